@@ -1,0 +1,232 @@
+//! Where time comes from: the system, or a test's own hand.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::model::Timestamp;
+
+/// Where a store reads the time.
+///
+/// Two clocks, because neither is to be trusted alone: the wall clock can be set, the boot clock starts anew at each
+/// boot.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The wall clock.
+    fn wall(&self) -> Timestamp;
+
+    /// The wall clock as it was up to a few milliseconds ago, for the price of a few nanoseconds: read on every check.
+    fn coarse_wall(&self) -> Timestamp {
+        self.wall()
+    }
+
+    /// The time since boot, time asleep included.
+    fn boot(&self) -> Duration;
+
+    /// A number that differs from boot to boot; zero where that is not known.
+    fn boot_id(&self) -> u64;
+}
+
+/// The clocks of the operating system.
+#[derive(Debug, Default)]
+pub struct SystemClock {
+    _private: (),
+}
+
+impl SystemClock {
+    /// The clocks of the operating system.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Clock for SystemClock {
+    fn wall(&self) -> Timestamp {
+        timestamp(rustix::time::clock_gettime(rustix::time::ClockId::Realtime))
+    }
+
+    fn coarse_wall(&self) -> Timestamp {
+        // One timer tick (1 to 10 ms) behind at most, far inside every leeway.
+        timestamp(rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse))
+    }
+
+    fn boot(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+    }
+
+    fn boot_id(&self) -> u64 {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        u64::from_str_radix(&hex, 16).unwrap_or(0)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
+impl Clock for SystemClock {
+    fn wall(&self) -> Timestamp {
+        std::time::SystemTime::now().into()
+    }
+
+    fn boot(&self) -> Duration {
+        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        START.get_or_init(std::time::Instant::now).elapsed()
+    }
+
+    fn boot_id(&self) -> u64 {
+        0
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn timestamp(time: rustix::time::Timespec) -> Timestamp {
+    let nanos = Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0));
+    Timestamp::from_secs(u64::try_from(time.tv_sec).unwrap_or(0)).saturating_add(nanos)
+}
+
+/// A clock that stands still until it is moved: for tests, ours and yours. Clones share their time.
+///
+/// ```
+/// use std::time::Duration;
+/// use rescind::{Clock, ManualClock, Timestamp};
+///
+/// let clock = ManualClock::at(Timestamp::from_secs(1_700_000_000));
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.wall(), Timestamp::from_secs(1_700_000_060));
+/// ```
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<Mutex<Manual>>);
+
+#[derive(Debug)]
+struct Manual {
+    wall: Timestamp,
+    boot: Duration,
+    boot_id: u64,
+}
+
+impl ManualClock {
+    /// A clock at a time, an hour after boot.
+    #[must_use]
+    pub fn at(wall: impl Into<Timestamp>) -> Self {
+        let manual = Manual { wall: wall.into(), boot: Duration::from_secs(3600), boot_id: 1 };
+        Self(Arc::new(Mutex::new(manual)))
+    }
+
+    /// Time passes: both clocks move.
+    pub fn advance(&self, by: Duration) {
+        let mut manual = self.0.lock();
+        manual.wall = manual.wall.saturating_add(by);
+        manual.boot = manual.boot.saturating_add(by);
+    }
+
+    /// Somebody sets the wall clock; the boot clock does not move.
+    pub fn set_wall(&self, wall: impl Into<Timestamp>) {
+        self.0.lock().wall = wall.into();
+    }
+
+    /// The machine restarts: the boot clock starts anew, and the boot id changes.
+    pub fn reboot(&self) {
+        let mut manual = self.0.lock();
+        manual.boot = Duration::ZERO;
+        manual.boot_id += 1;
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall(&self) -> Timestamp {
+        self.0.lock().wall
+    }
+
+    fn boot(&self) -> Duration {
+        self.0.lock().boot
+    }
+
+    fn boot_id(&self) -> u64 {
+        self.0.lock().boot_id
+    }
+}
+
+/// A reading of both clocks, as it is kept on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) wall: Timestamp,
+    pub(crate) boot: Duration,
+    pub(crate) boot_id: u64,
+}
+
+/// The time by which entries are forgotten: never ahead of the wall clock, nor of what the boot clock bears out.
+///
+/// It follows a wall clock that steps back, and never one that steps forward: after a forward step entries are kept
+/// for longer, until the store is opened again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BorneOutTime {
+    wall: Timestamp,
+    boot: Duration,
+}
+
+impl Reading {
+    pub(crate) fn now(clock: &dyn Clock) -> Self {
+        Self { wall: clock.wall(), boot: clock.boot(), boot_id: clock.boot_id() }
+    }
+}
+
+impl BorneOutTime {
+    /// Starts from the clocks now and from the last reading on disk. Within one boot, the wall clock may be no further
+    /// on than the boot clock says; after a reboot there is only the wall clock to go by.
+    pub(crate) fn start(now: Reading, last: Option<Reading>) -> Self {
+        let wall = match last {
+            Some(last) if last.boot_id == now.boot_id && now.boot >= last.boot && now.boot_id != 0 => {
+                now.wall.min(last.wall.saturating_add(now.boot.saturating_sub(last.boot)))
+            }
+            _ => now.wall,
+        };
+        Self { wall, boot: now.boot }
+    }
+
+    /// Moves on, and gives the time.
+    pub(crate) fn advance(&mut self, wall: Timestamp, boot: Duration) -> Timestamp {
+        self.wall = wall.min(self.wall.saturating_add(boot.saturating_sub(self.boot)));
+        self.boot = self.boot.max(boot);
+        self.wall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: u64 = 1_700_000_000;
+
+    fn reading(wall: u64, boot: u64, boot_id: u64) -> Reading {
+        Reading { wall: Timestamp::from_secs(wall), boot: Duration::from_secs(boot), boot_id }
+    }
+
+    fn advance(time: &mut BorneOutTime, wall: u64, boot: u64) -> u64 {
+        time.advance(Timestamp::from_secs(wall), Duration::from_secs(boot)).as_secs()
+    }
+
+    #[test]
+    fn a_forward_step_is_not_followed() {
+        let mut time = BorneOutTime::start(reading(T0, 10, 1), None);
+        assert_eq!(advance(&mut time, T0 + 1_000_000, 20), T0 + 10);
+        assert_eq!(advance(&mut time, T0 + 20, 30), T0 + 20);
+    }
+
+    #[test]
+    fn a_step_back_is_followed_at_once() {
+        let mut time = BorneOutTime::start(reading(T0, 10, 1), None);
+        assert_eq!(advance(&mut time, T0 - 500, 20), T0 - 500);
+        assert_eq!(advance(&mut time, T0 + 20, 30), T0 - 490, "what was lost is not regained within the process");
+    }
+
+    #[test]
+    fn within_one_boot_the_disk_bounds_the_start() {
+        let last = Some(reading(T0, 10, 1));
+        assert_eq!(BorneOutTime::start(reading(T0 + 9_999, 20, 1), last).wall.as_secs(), T0 + 10);
+        assert_eq!(BorneOutTime::start(reading(T0 + 9_999, 20, 2), last).wall.as_secs(), T0 + 9_999);
+    }
+}

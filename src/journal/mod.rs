@@ -1,0 +1,185 @@
+//! The write-ahead log: segments of group commits, snapshots, and recovery from both.
+//!
+//! A *batch* is one group commit and one frame of a segment. It is durable once [`Journal::sync`] has returned. A
+//! *snapshot* holds the effect of every batch up to its own number, so that older segments can go.
+
+mod format;
+mod recovery;
+mod segment;
+mod snapshot;
+
+use std::io;
+use std::sync::Arc;
+
+use crate::clock::Reading;
+use crate::model::KeyId;
+use crate::storage::{Storage, StorageFile};
+pub(crate) use format::PAYLOAD_BYTES_MAX;
+use format::{FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES};
+pub(crate) use recovery::{KeySource, recover};
+pub use recovery::{RecoveryError, RecoveryReport};
+use segment::Segment;
+pub(crate) use snapshot::{SnapshotWriteError, SnapshotWriter};
+
+/// The room that the frame which ends a segment takes.
+const END_BYTES: u64 = FRAME_OVERHEAD as u64;
+
+/// An operation on a file of the store failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {file}: {source}")]
+pub struct FileError {
+    /// What was to be done.
+    pub operation: &'static str,
+    /// The name of the file within the store's directory.
+    pub file: String,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl FileError {
+    pub(crate) fn of(operation: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { operation, file: file.to_owned(), source }
+    }
+}
+
+/// Whose files these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreIdentity {
+    pub(crate) store_id: [u8; 16],
+    pub(crate) key_id: KeyId,
+}
+
+/// A place in the log: everything up to and including a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) batch: u64,
+    /// The checksum of that batch's frame.
+    pub(crate) chain: u64,
+}
+
+/// Where a segment ends that is being written, and whether that is on disk.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    storage: Arc<dyn Storage>,
+    identity: StoreIdentity,
+    /// How long a new segment is made, in bytes.
+    segment_bytes: u64,
+    segment: Segment,
+    written: Position,
+    synced: Position,
+    /// Bytes of frames written since the journal was opened.
+    bytes_written: u64,
+    frame: Vec<u8>,
+}
+
+/// Why a batch is not in the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    /// Nothing of it was written: the next append may succeed.
+    #[error(transparent)]
+    NotWritten(FileError),
+    /// It is not known what of it was written: nothing more may be appended.
+    #[error(transparent)]
+    Poisoned(FileError),
+}
+
+impl Journal {
+    /// Bytes of frames written since the journal was opened.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.bytes_written
+    }
+
+    /// Writes one batch, without waiting for the disk.
+    pub(crate) fn append(&mut self, payload: &[u8], reading: Reading) -> Result<Position, AppendError> {
+        let frame_bytes = (payload.len() + FRAME_OVERHEAD) as u64;
+        if self.segment.room() < frame_bytes + END_BYTES {
+            self.rotate(frame_bytes, reading)?;
+        }
+        let batch = self.written.batch + 1;
+        let header = FrameHeader {
+            kind: FrameKind::Records,
+            payload_bytes: payload.len(),
+            batch,
+            previous: self.written.chain,
+            synced: self.synced.batch,
+            reading,
+        };
+        self.frame.clear();
+        let chain = header.write(payload, &mut self.frame);
+        self.segment.append(&self.frame).map_err(AppendError::Poisoned)?;
+        self.bytes_written += frame_bytes;
+        self.written = Position { batch, chain };
+        Ok(self.written)
+    }
+
+    /// Waits until everything written is on disk.
+    ///
+    /// # Errors
+    /// After an error nothing more may be appended, and the sync must not be tried again: the kernel may have dropped
+    /// what it could not write, and a second attempt would report success.
+    pub(crate) fn sync(&mut self) -> Result<Position, FileError> {
+        if self.synced.batch < self.written.batch {
+            self.segment.sync()?;
+            self.synced = self.written;
+        }
+        Ok(self.synced)
+    }
+
+    /// Goes on in a new segment with room for at least one frame of `frame_bytes`.
+    fn rotate(&mut self, frame_bytes: u64, reading: Reading) -> Result<(), AppendError> {
+        self.sync().map_err(AppendError::Poisoned)?;
+        let bytes = self.segment_bytes.max(HEADER_BYTES as u64 + frame_bytes + END_BYTES);
+        let next = Segment::create(&*self.storage, self.identity, self.written, bytes, reading)
+            .map_err(AppendError::NotWritten)?;
+        // The new segment is on disk before the old one says that it has a successor.
+        self.segment.end(self.written, reading).map_err(AppendError::Poisoned)?;
+        self.segment = next;
+        Ok(())
+    }
+
+    /// Begins a snapshot of everything up to `base`, which must be on disk.
+    pub(crate) fn snapshot_writer(
+        storage: Arc<dyn Storage>,
+        identity: StoreIdentity,
+        base: Position,
+        reading: Reading,
+    ) -> Result<SnapshotWriter, FileError> {
+        SnapshotWriter::create(storage, identity, base, reading)
+    }
+}
+
+/// The name under which a file is written before it takes its own.
+fn temporary(name: &str) -> String {
+    format!("{name}.tmp")
+}
+
+/// A new file under a temporary name, in place of what a crash may have left there.
+fn create_temporary(storage: &dyn Storage, name: &str) -> Result<Box<dyn StorageFile>, FileError> {
+    let temporary = temporary(name);
+    match storage.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(FileError::of("remove", &temporary)(error));
+        }
+        _ => {}
+    }
+    storage.create(&temporary).map_err(FileError::of("create", &temporary))
+}
+
+/// Gives a synced temporary file its name.
+fn publish(storage: &dyn Storage, name: &str) -> Result<(), FileError> {
+    storage.rename(&temporary(name), name).map_err(FileError::of("rename into", name))?;
+    storage.sync_directory().map_err(FileError::of("sync the directory of", name))
+}
+
+/// Makes a whole file appear under its name, or not at all.
+fn create_whole(
+    storage: &dyn Storage,
+    name: &str,
+    fill: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
+) -> Result<Box<dyn StorageFile>, FileError> {
+    let mut file = create_temporary(storage, name)?;
+    fill(&mut *file).map_err(FileError::of("write", name))?;
+    file.sync().map_err(FileError::of("sync", name))?;
+    publish(storage, name)?;
+    Ok(file)
+}

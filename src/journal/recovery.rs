@@ -1,0 +1,516 @@
+//! Opening: everything is read before anything is edited, and nothing is opened short.
+//!
+//! The newest whole snapshot is read, then every later batch of the log. What the log's end looks like decides:
+//!
+//! - zeros up to the end of the last segment: a clean end;
+//! - a bad frame in the last segment, after which no valid frame says that this batch was once on disk: the *torn tail*
+//!   of a write that was never acknowledged as durable. It is wiped, and reported;
+//! - anything else is damage, and the store is not opened.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::clock::Reading;
+use crate::codec::{self, Record};
+use crate::model::{Key, Keyring};
+use crate::storage::{Storage, StorageFile, read_all};
+
+use super::format::{FileKind, FrameKind, HEADER_BYTES, Header, HeaderError, possible_frames};
+use super::format::{Frame, PAYLOAD_BYTES_MAX};
+use super::segment::{Segment, write_zeros};
+use super::snapshot::{self, SnapshotReadError, parse};
+use super::{END_BYTES, FileError, Journal, Position, StoreIdentity, create_whole, segment};
+
+const STORE_FILE: &str = "STORE";
+const KEY_FILE: &str = "KEY";
+/// No segment is longer: the largest frame, its header, the end frame.
+const SEGMENT_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64 + 4096;
+
+/// Where the key comes from.
+#[derive(Debug)]
+pub(crate) enum KeySource {
+    /// It was made on first open and is kept in the store's directory.
+    Stored,
+    /// It is given, and never written down.
+    Given(Key),
+}
+
+/// Why a store is not opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoveryError {
+    /// A file could not be read or made.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The directory belongs to a store with another key.
+    #[error(
+        "the store was made with key {expected} and is opened with key {given}: configure the key it was made with"
+    )]
+    WrongKey {
+        /// The id of the key that the store was made with.
+        expected: crate::model::KeyId,
+        /// The id of the key that was given.
+        given: crate::model::KeyId,
+    },
+    /// The key is not in the directory, and none was given.
+    #[error(
+        "the key of this store was given by configuration and is not kept in it: configure it again (Options::key)"
+    )]
+    KeyMissing,
+    /// A file is of a format that this version does not know.
+    #[error(
+        "{file} has format {version}, this version knows format {}: open it with a later version",
+        super::format::FORMAT
+    )]
+    UnknownFormat {
+        /// The name of the file.
+        file: String,
+        /// Its format version.
+        version: u32,
+    },
+    /// Something that was on disk is gone or altered. Opening would forget revocations, so it is refused.
+    #[error("{segment} is damaged at byte {offset}: {what}. Restore the directory from a backup or from a replica")]
+    Corrupt {
+        /// The name of the damaged file.
+        segment: String,
+        /// Where the damage begins, in bytes from the start of the file.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+}
+
+/// What recovery found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The batch of the snapshot that was loaded; none if there was no snapshot.
+    pub snapshot_batch: Option<u64>,
+    /// Snapshots that were damaged, so that an older one and a longer log were used.
+    pub damaged_snapshots: Vec<String>,
+    /// Records read from the snapshot.
+    pub snapshot_records: u64,
+    /// Batches read from the log.
+    pub log_batches: u64,
+    /// Records read from the log.
+    pub log_records: u64,
+    /// The length of the torn tail that was wiped, in bytes: writes that were never acknowledged as durable.
+    pub torn_tail_bytes: u64,
+}
+
+/// An opened journal.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) journal: Journal,
+    pub(crate) identity: StoreIdentity,
+    pub(crate) keyring: Keyring,
+    pub(crate) report: RecoveryReport,
+    /// The last clock reading on disk.
+    pub(crate) last_reading: Option<Reading>,
+    /// The length of the snapshot that was loaded, in bytes.
+    pub(crate) snapshot_bytes: u64,
+    /// The length of the log that was read, in bytes.
+    pub(crate) log_bytes: u64,
+}
+
+fn corrupt(segment: &str, offset: u64, what: &'static str) -> RecoveryError {
+    RecoveryError::Corrupt { segment: segment.to_owned(), offset, what }
+}
+
+/// Opens the journal, making a new one in an empty directory, and gives every record to `visit`.
+pub(crate) fn recover(
+    storage: Arc<dyn Storage>,
+    key: KeySource,
+    segment_bytes: u64,
+    now: Reading,
+    visit: &mut dyn FnMut(Record),
+) -> Result<Recovered, RecoveryError> {
+    let names = storage.list().map_err(FileError::of("list", "the directory"))?;
+    let (identity, keyring) = if names.iter().any(|name| name == STORE_FILE) {
+        read_identity(&*storage, &names, key)?
+    } else {
+        initialise(&*storage, &names, key, segment_bytes, now)?
+    };
+    let names = storage.list().map_err(FileError::of("list", "the directory"))?;
+    let mut recovery = Recovery {
+        storage,
+        identity,
+        report: RecoveryReport::default(),
+        position: Position::default(),
+        last_reading: None,
+        snapshot_bytes: 0,
+        log_bytes: 0,
+    };
+    recovery.read_snapshots(&names, visit)?;
+    let tail = recovery.read_segments(&names, visit)?;
+    recovery.tidy(&names, tail, segment_bytes, keyring, now)
+}
+
+fn read_identity(
+    storage: &dyn Storage,
+    names: &[String],
+    key: KeySource,
+) -> Result<(StoreIdentity, Keyring), RecoveryError> {
+    let file = storage.open(STORE_FILE).map_err(FileError::of("open", STORE_FILE))?;
+    let bytes = read_all(&*file, HEADER_BYTES as u64).map_err(FileError::of("read", STORE_FILE))?;
+    let header = read_header(&bytes, FileKind::Store, STORE_FILE)?;
+    if bytes.len() != HEADER_BYTES {
+        return Err(corrupt(STORE_FILE, HEADER_BYTES as u64, "it is longer than a header"));
+    }
+    let key = match key {
+        KeySource::Given(key) => key,
+        KeySource::Stored if names.iter().any(|name| name == KEY_FILE) => read_key(storage)?,
+        KeySource::Stored => return Err(RecoveryError::KeyMissing),
+    };
+    let keyring = Keyring::new(&key);
+    if keyring.id() != header.key_id {
+        return Err(RecoveryError::WrongKey { expected: header.key_id, given: keyring.id() });
+    }
+    Ok((StoreIdentity { store_id: header.store_id, key_id: header.key_id }, keyring))
+}
+
+fn read_header(bytes: &[u8], kind: FileKind, name: &str) -> Result<Header, RecoveryError> {
+    Header::decode(bytes, kind).map_err(|error| match error {
+        HeaderError::Damaged => corrupt(name, 0, "the header's checksum does not hold"),
+        HeaderError::Format(version) => RecoveryError::UnknownFormat { file: name.to_owned(), version },
+    })
+}
+
+fn read_key(storage: &dyn Storage) -> Result<Key, RecoveryError> {
+    let file = storage.open(KEY_FILE).map_err(FileError::of("open", KEY_FILE))?;
+    let bytes = Zeroizing::new(read_all(&*file, 32).map_err(FileError::of("read", KEY_FILE))?);
+    let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| corrupt(KEY_FILE, 0, "it is not 32 bytes long"))?;
+    Ok(Key::from_bytes(key))
+}
+
+/// Makes a new store. `STORE` comes last: a directory without it is one where a first open did not end.
+fn initialise(
+    storage: &dyn Storage,
+    names: &[String],
+    key: KeySource,
+    segment_bytes: u64,
+    now: Reading,
+) -> Result<(StoreIdentity, Keyring), RecoveryError> {
+    let first_segment = segment::name(1);
+    for name in names {
+        let is_left_over = name.ends_with(".tmp") || *name == first_segment || name == KEY_FILE;
+        if !is_left_over {
+            return Err(corrupt(STORE_FILE, 0, "it is missing, and the directory is not empty"));
+        }
+        if *name == first_segment {
+            let file = storage.open(name).map_err(FileError::of("open", name))?;
+            let bytes = read_all(&*file, SEGMENT_BYTES_MAX).map_err(FileError::of("read", name))?;
+            if bytes.get(HEADER_BYTES..).unwrap_or_default().iter().any(|byte| *byte != 0) {
+                return Err(corrupt(STORE_FILE, 0, "it is missing, and the log is not empty"));
+            }
+        }
+    }
+    let key = match key {
+        KeySource::Given(key) => key,
+        KeySource::Stored if names.iter().any(|name| name == KEY_FILE) => read_key(storage)?,
+        KeySource::Stored => {
+            let key = Key::generate().map_err(FileError::of("make a random key for", KEY_FILE))?;
+            create_whole(storage, KEY_FILE, |file| file.write_all_at(key.as_bytes(), 0))?;
+            key
+        }
+    };
+    let keyring = Keyring::new(&key);
+    let mut store_id = [0; 16];
+    getrandom::fill(&mut store_id)
+        .map_err(|error| FileError::of("make a random id for", STORE_FILE)(std::io::Error::other(error.to_string())))?;
+    let identity = StoreIdentity { store_id, key_id: keyring.id() };
+    Segment::create(storage, identity, Position::default(), segment_bytes, now)?;
+    let header = Header {
+        kind: FileKind::Store,
+        store_id,
+        key_id: identity.key_id,
+        batch: 0,
+        file_bytes: 0,
+        chain: 0,
+        reading: now,
+    };
+    create_whole(storage, STORE_FILE, |file| file.write_all_at(&header.encode(), 0))?;
+    Ok((identity, keyring))
+}
+
+struct Recovery {
+    storage: Arc<dyn Storage>,
+    identity: StoreIdentity,
+    report: RecoveryReport,
+    /// The last batch that has been read.
+    position: Position,
+    last_reading: Option<Reading>,
+    snapshot_bytes: u64,
+    log_bytes: u64,
+}
+
+/// How the last segment ends.
+struct Tail {
+    name: String,
+    file_bytes: u64,
+    /// Where the next frame goes.
+    offset: u64,
+    /// Where the last byte that is not zero ends, if after `offset`.
+    torn_end: u64,
+    /// A segment before the last that lacks its end frame: a crash came between the two steps of a rotation.
+    unended: Option<Unended>,
+}
+
+struct Unended {
+    name: String,
+    file_bytes: u64,
+    offset: u64,
+    torn_end: u64,
+}
+
+/// What one segment was found to hold.
+struct Scan {
+    last: Position,
+    offset: u64,
+    torn_end: u64,
+    ended: bool,
+    frames: u64,
+}
+
+impl Recovery {
+    fn read_snapshots(&mut self, names: &[String], visit: &mut dyn FnMut(Record)) -> Result<(), RecoveryError> {
+        let mut batches: Vec<u64> = names.iter().filter_map(|name| parse(name, "snap-", ".snap")).collect();
+        batches.sort_unstable_by(|a, b| b.cmp(a));
+        let mut first_damage = None;
+        for batch in batches {
+            let name = snapshot::name(batch);
+            let file = self.storage.open(&name).map_err(FileError::of("open", &name))?;
+            let mut records = 0;
+            // Records of a snapshot that turns out damaged further on were whole blocks and are true: joining them is
+            // harmless, and the older snapshot with the longer log brings them again.
+            let read = snapshot::read(&*file, self.identity, &mut |record| {
+                records += 1;
+                visit(record);
+            });
+            match read {
+                Ok(header) if header.batch == batch => {
+                    self.report.snapshot_batch = Some(batch);
+                    self.report.snapshot_records = records;
+                    self.position = Position { batch, chain: header.chain };
+                    self.last_reading = Some(header.reading);
+                    self.snapshot_bytes = file.len().map_err(FileError::of("read", &name))?;
+                    return Ok(());
+                }
+                Ok(_) => {
+                    first_damage.get_or_insert(corrupt(&name, 48, "its name is not that of its header"));
+                }
+                Err(SnapshotReadError::Damaged { offset }) => {
+                    first_damage.get_or_insert(corrupt(&name, offset, "a block's checksum does not hold"));
+                }
+                Err(SnapshotReadError::Foreign) => {
+                    first_damage.get_or_insert(corrupt(&name, 16, "it belongs to another store"));
+                }
+                Err(SnapshotReadError::Format(version)) => {
+                    return Err(RecoveryError::UnknownFormat { file: name, version });
+                }
+                Err(SnapshotReadError::File(source)) => return Err(FileError::of("read", &name)(source).into()),
+            }
+            self.report.damaged_snapshots.push(name);
+        }
+        // Without any snapshot the log must reach back to the first batch.
+        let log_starts_at_one = names.iter().any(|name| *name == segment::name(1));
+        match first_damage {
+            Some(damage) if !log_starts_at_one => Err(damage),
+            _ => Ok(()),
+        }
+    }
+
+    fn read_segments(&mut self, names: &[String], visit: &mut dyn FnMut(Record)) -> Result<Tail, RecoveryError> {
+        let mut batches: Vec<u64> = names.iter().filter_map(|name| parse(name, "wal-", ".log")).collect();
+        batches.sort_unstable();
+        // Segments that hold nothing after the snapshot are kept for the one before it, and not read.
+        let needed = batches.iter().rposition(|first| *first <= self.position.batch + 1).ok_or_else(|| {
+            corrupt(
+                &segment::name(self.position.batch + 1),
+                0,
+                "this segment, or one that holds its batches, is missing",
+            )
+        })?;
+        let needed = batches.split_off(needed);
+        let mut unended: Option<Unended> = None;
+        let mut tail = None;
+        for (index, &first_batch) in needed.iter().enumerate() {
+            let name = segment::name(first_batch);
+            let file = self.storage.open(&name).map_err(FileError::of("open", &name))?;
+            let bytes = read_all(&*file, SEGMENT_BYTES_MAX).map_err(FileError::of("read", &name))?;
+            let header = read_header(&bytes, FileKind::Segment, &name)?;
+            if header.store_id != self.identity.store_id || header.key_id != self.identity.key_id {
+                return Err(corrupt(&name, 16, "it belongs to another store"));
+            }
+            if header.batch != first_batch {
+                return Err(corrupt(&name, 48, "its name is not that of its header"));
+            }
+            if header.file_bytes != bytes.len() as u64 {
+                return Err(corrupt(&name, bytes.len() as u64, "it is not as long as its header says"));
+            }
+            if index > 0 && (header.batch, header.chain) != (self.position.batch + 1, self.position.chain) {
+                return Err(corrupt(&name, 48, "it does not follow the segment before it"));
+            }
+            let is_last = index + 1 == needed.len();
+            let before = Position { batch: first_batch.saturating_sub(1), chain: header.chain };
+            let scan = self.scan(&name, &bytes, before, visit)?;
+            if let Some(before) = &unended
+                && scan.frames > 0
+            {
+                return Err(corrupt(&before.name, before.offset, "the frame that should end it is missing"));
+            }
+            if is_last {
+                if scan.ended {
+                    return Err(corrupt(
+                        &segment::name(self.position.batch + 1),
+                        0,
+                        "the segment before it says that it exists, and it is missing",
+                    ));
+                }
+                if scan.last != self.position {
+                    return Err(corrupt(&name, scan.offset, "the log ends before the snapshot that was taken of it"));
+                }
+                self.report.torn_tail_bytes += scan.torn_end.saturating_sub(scan.offset);
+                tail = Some(Tail {
+                    name,
+                    file_bytes: header.file_bytes,
+                    offset: scan.offset,
+                    torn_end: scan.torn_end,
+                    unended: unended.take(),
+                });
+            } else if !scan.ended {
+                // Only right if the next is the last and still empty: a rotation that a crash cut in two.
+                let is_rotation = index + 2 == needed.len();
+                if !is_rotation {
+                    return Err(corrupt(&name, scan.offset, "a frame's checksum does not hold"));
+                }
+                let Scan { offset, torn_end, .. } = scan;
+                self.report.torn_tail_bytes += torn_end.saturating_sub(offset);
+                unended = Some(Unended { name, file_bytes: header.file_bytes, offset, torn_end });
+            }
+        }
+        tail.ok_or_else(|| corrupt("the log", 0, "no segment is there"))
+    }
+
+    /// Reads one segment: every frame up to the first that is not whole.
+    fn scan(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        mut before: Position,
+        visit: &mut dyn FnMut(Record),
+    ) -> Result<Scan, RecoveryError> {
+        let mut offset = HEADER_BYTES;
+        let mut frames = 0;
+        let rest_of = |offset: usize| bytes.get(offset..).unwrap_or_default();
+        self.reach(before, None, name, offset)?;
+        while let Some(frame) = Frame::decode(rest_of(offset)) {
+            if frame.header.batch != before.batch + 1 || frame.header.previous != before.chain {
+                return Err(corrupt(name, offset as u64, "a frame of another place in the log"));
+            }
+            if frame.header.kind == FrameKind::End {
+                let end = offset + frame.bytes();
+                if rest_of(end).iter().any(|byte| *byte != 0) {
+                    return Err(corrupt(name, end as u64, "something follows the frame that ends it"));
+                }
+                return Ok(Scan { last: before, offset: offset as u64, torn_end: end as u64, ended: true, frames });
+            }
+            frames += 1;
+            before = Position { batch: frame.header.batch, chain: frame.checksum };
+            if before.batch > self.position.batch {
+                let mut records = 0;
+                codec::decode_all(frame.payload, |record| {
+                    records += 1;
+                    visit(record);
+                })
+                .map_err(|_| corrupt(name, offset as u64, "a record does not decode"))?;
+                self.report.log_batches += 1;
+                self.log_bytes += frame.bytes() as u64;
+                self.report.log_records += records;
+            }
+            self.reach(before, Some(frame.header.reading), name, offset)?;
+            offset += frame.bytes();
+        }
+        // A valid frame further on that was written after this batch was synced proves that this is damage.
+        let expected = before.batch + 1;
+        let proof = possible_frames(rest_of(offset))
+            .filter_map(|start| Frame::decode(rest_of(offset + start)))
+            .any(|frame| frame.header.synced >= expected);
+        if proof {
+            return Err(corrupt(name, offset as u64, "a frame's checksum does not hold, and later ones do"));
+        }
+        let torn_end = rest_of(offset).iter().rposition(|byte| *byte != 0).map_or(offset, |last| offset + last + 1);
+        Ok(Scan { last: before, offset: offset as u64, torn_end: torn_end as u64, ended: false, frames })
+    }
+
+    /// Notes that the log has been read up to a batch.
+    fn reach(
+        &mut self,
+        reached: Position,
+        reading: Option<Reading>,
+        name: &str,
+        offset: usize,
+    ) -> Result<(), RecoveryError> {
+        if reached.batch == self.position.batch && reached.chain != self.position.chain {
+            return Err(corrupt(name, offset as u64, "the log is not the one that the snapshot was taken of"));
+        }
+        if reached.batch > self.position.batch {
+            self.position = reached;
+        }
+        if reading.is_some() && reached.batch >= self.position.batch {
+            self.last_reading = reading;
+        }
+        Ok(())
+    }
+
+    /// Edits what has to be edited, now that everything has been read, and goes on where the log ends.
+    fn tidy(
+        self,
+        names: &[String],
+        tail: Tail,
+        segment_bytes: u64,
+        keyring: Keyring,
+        now: Reading,
+    ) -> Result<Recovered, RecoveryError> {
+        for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+            self.storage.remove(name).map_err(FileError::of("remove", name))?;
+        }
+        if let Some(unended) = tail.unended {
+            let file = self.wipe(&unended.name, unended.offset, unended.torn_end)?;
+            Segment::resume(file, unended.name, unended.offset, unended.file_bytes).end(self.position, now)?;
+        }
+        let file = self.wipe(&tail.name, tail.offset, tail.torn_end)?;
+        self.storage.sync_directory().map_err(FileError::of("sync", "the directory"))?;
+        let segment = Segment::resume(file, tail.name, tail.offset, tail.file_bytes);
+        let journal = Journal {
+            storage: self.storage,
+            identity: self.identity,
+            segment_bytes: segment_bytes.clamp(HEADER_BYTES as u64 + END_BYTES, SEGMENT_BYTES_MAX),
+            segment,
+            written: self.position,
+            synced: self.position,
+            bytes_written: 0,
+            frame: Vec::new(),
+        };
+        Ok(Recovered {
+            journal,
+            identity: self.identity,
+            keyring,
+            report: self.report,
+            last_reading: self.last_reading,
+            snapshot_bytes: self.snapshot_bytes,
+            log_bytes: self.log_bytes,
+        })
+    }
+
+    /// Puts zeros in the place of a torn tail.
+    fn wipe(&self, name: &str, offset: u64, end: u64) -> Result<Box<dyn StorageFile>, RecoveryError> {
+        let mut file = self.storage.open(name).map_err(FileError::of("open", name))?;
+        write_zeros(&mut *file, offset, end).map_err(FileError::of("write to", name))?;
+        // Also without a torn tail: what was read may still be in the page cache only, and from here on counts as synced.
+        file.sync().map_err(FileError::of("sync", name))?;
+        Ok(file)
+    }
+}

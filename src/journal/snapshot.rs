@@ -1,0 +1,229 @@
+//! A file that holds the effect of every batch up to its own: a header, blocks of records, an end.
+//!
+//! It is written while checks and revocations go on. Entries may be newer than the snapshot's batch: joining the log
+//! over them changes nothing.
+
+use std::sync::Arc;
+
+use crate::clock::Reading;
+use crate::codec::{self, EncodeError, Record};
+use crate::storage::{Storage, StorageFile};
+
+use super::format::{
+    FRAME_HEADER_BYTES, FRAME_OVERHEAD, FileKind, Frame, FrameHeader, FrameKind, HEADER_BYTES, Header, HeaderError,
+};
+use super::{FileError, Position, StoreIdentity, create_temporary, publish};
+
+/// The length of a block at which it is written out, in bytes.
+const BLOCK_BYTES: usize = 256 * 1024;
+
+pub(super) fn name(batch: u64) -> String {
+    format!("snap-{batch:016x}.snap")
+}
+
+/// Writes one snapshot. It takes its name only when all of it is on disk and has been read back.
+#[derive(Debug)]
+pub(crate) struct SnapshotWriter {
+    storage: Arc<dyn Storage>,
+    identity: StoreIdentity,
+    base: Position,
+    reading: Reading,
+    name: String,
+    file: Box<dyn StorageFile>,
+    offset: u64,
+    blocks: u64,
+    chain: u64,
+    records: u64,
+    block: Vec<u8>,
+    frame: Vec<u8>,
+}
+
+/// Why there is no new snapshot. The store goes on with the one it has.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SnapshotWriteError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error("{file} does not read back as it was written: the disk is not to be trusted")]
+    ReadBack { file: String },
+}
+
+impl SnapshotWriter {
+    pub(super) fn create(
+        storage: Arc<dyn Storage>,
+        identity: StoreIdentity,
+        base: Position,
+        reading: Reading,
+    ) -> Result<Self, FileError> {
+        let name = name(base.batch);
+        let mut file = create_temporary(&*storage, &name)?;
+        let header = Header {
+            kind: FileKind::Snapshot,
+            store_id: identity.store_id,
+            key_id: identity.key_id,
+            batch: base.batch,
+            file_bytes: 0,
+            chain: base.chain,
+            reading,
+        };
+        file.write_all_at(&header.encode(), 0).map_err(FileError::of("write", &name))?;
+        Ok(Self {
+            storage,
+            identity,
+            base,
+            reading,
+            name,
+            file,
+            offset: HEADER_BYTES as u64,
+            blocks: 0,
+            chain: base.chain,
+            records: 0,
+            block: Vec::with_capacity(BLOCK_BYTES + 4096),
+            frame: Vec::with_capacity(BLOCK_BYTES + 4096),
+        })
+    }
+
+    /// Adds one record.
+    pub(crate) fn add(&mut self, record: &Record) -> Result<(), SnapshotWriteError> {
+        codec::encode(record, &mut self.block)?;
+        self.records += 1;
+        if self.block.len() >= BLOCK_BYTES {
+            self.write_frame(FrameKind::Records)?;
+        }
+        Ok(())
+    }
+
+    fn write_frame(&mut self, kind: FrameKind) -> Result<(), FileError> {
+        self.blocks += 1;
+        let header = FrameHeader {
+            kind,
+            payload_bytes: self.block.len(),
+            batch: self.blocks,
+            previous: self.chain,
+            synced: self.records,
+            reading: self.reading,
+        };
+        self.frame.clear();
+        self.chain = header.write(&self.block, &mut self.frame);
+        self.file.write_all_at(&self.frame, self.offset).map_err(FileError::of("write", &self.name))?;
+        self.offset += self.frame.len() as u64;
+        self.block.clear();
+        Ok(())
+    }
+
+    /// Ends the snapshot, syncs it, reads it back and gives it its name; then removes what it has made superfluous.
+    /// Gives the length of the file in bytes.
+    pub(crate) fn finish(mut self) -> Result<u64, SnapshotWriteError> {
+        if !self.block.is_empty() {
+            self.write_frame(FrameKind::Records)?;
+        }
+        self.write_frame(FrameKind::End)?;
+        self.file.sync().map_err(FileError::of("sync", &self.name))?;
+        let mut read_back = 0;
+        match read(&*self.file, self.identity, &mut |_| read_back += 1) {
+            Ok(header) if header.batch == self.base.batch && read_back == self.records => {}
+            _ => return Err(SnapshotWriteError::ReadBack { file: self.name }),
+        }
+        publish(&*self.storage, &self.name)?;
+        remove_superfluous(&*self.storage)?;
+        Ok(self.offset)
+    }
+}
+
+/// Keeps the last two snapshots, and the log since the earlier one: if the last snapshot should turn out damaged, the
+/// one before it and that log hold the same.
+fn remove_superfluous(storage: &dyn Storage) -> Result<(), FileError> {
+    let names = storage.list().map_err(FileError::of("list", "the directory"))?;
+    let mut snapshots: Vec<u64> = names.iter().filter_map(|name| parse(name, "snap-", ".snap")).collect();
+    snapshots.sort_unstable_by(|a, b| b.cmp(a));
+    let Some(&previous) = snapshots.get(1) else { return Ok(()) };
+    let remove = |name: String| storage.remove(&name).map_err(FileError::of("remove", &name));
+    // The oldest first, so that a crash in between leaves no gap.
+    for &batch in snapshots.iter().skip(2).rev() {
+        remove(name(batch))?;
+    }
+    let mut segments: Vec<u64> = names.iter().filter_map(|name| parse(name, "wal-", ".log")).collect();
+    segments.sort_unstable();
+    for pair in segments.windows(2) {
+        if let [first, next] = pair
+            && *next <= previous + 1
+        {
+            remove(super::segment::name(*first))?;
+        }
+    }
+    storage.sync_directory().map_err(FileError::of("sync", "the directory"))
+}
+
+/// The number in a file's name.
+pub(super) fn parse(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+/// Why a snapshot cannot be used.
+#[derive(Debug)]
+pub(super) enum SnapshotReadError {
+    File(std::io::Error),
+    Format(u32),
+    Foreign,
+    Damaged { offset: u64 },
+}
+
+impl From<std::io::Error> for SnapshotReadError {
+    fn from(error: std::io::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+/// Reads a snapshot and gives each record to `visit`, block by block, each after its checksum has held.
+pub(super) fn read(
+    file: &dyn StorageFile,
+    identity: StoreIdentity,
+    visit: &mut dyn FnMut(Record),
+) -> Result<Header, SnapshotReadError> {
+    let file_bytes = file.len()?;
+    let mut bytes = vec![0; HEADER_BYTES];
+    if file_bytes < HEADER_BYTES as u64 {
+        return Err(SnapshotReadError::Damaged { offset: 0 });
+    }
+    file.read_exact_at(&mut bytes, 0)?;
+    let header = Header::decode(&bytes, FileKind::Snapshot).map_err(|error| match error {
+        HeaderError::Damaged => SnapshotReadError::Damaged { offset: 0 },
+        HeaderError::Format(version) => SnapshotReadError::Format(version),
+    })?;
+    if (header.store_id, header.key_id) != (identity.store_id, identity.key_id) {
+        return Err(SnapshotReadError::Foreign);
+    }
+    let (mut offset, mut block, mut chain, mut records) = (HEADER_BYTES as u64, 0, header.chain, 0);
+    loop {
+        let damaged = SnapshotReadError::Damaged { offset };
+        if file_bytes - offset < FRAME_OVERHEAD as u64 {
+            return Err(damaged);
+        }
+        bytes.resize(FRAME_HEADER_BYTES, 0);
+        file.read_exact_at(&mut bytes, offset)?;
+        let Some(head) = FrameHeader::decode(&bytes) else { return Err(damaged) };
+        let frame_bytes = head.payload_bytes + FRAME_OVERHEAD;
+        if file_bytes - offset < frame_bytes as u64 {
+            return Err(damaged);
+        }
+        bytes.resize(frame_bytes, 0);
+        file.read_exact_at(&mut bytes, offset)?;
+        let Some(frame) = Frame::decode(&bytes) else { return Err(damaged) };
+        block += 1;
+        if frame.header.batch != block || frame.header.previous != chain {
+            return Err(damaged);
+        }
+        chain = frame.checksum;
+        offset += frame_bytes as u64;
+        match frame.header.kind {
+            FrameKind::Records => {
+                records += codec::decode_all(frame.payload, &mut *visit).map_err(|_| damaged)?;
+            }
+            FrameKind::End if frame.header.synced == records && offset == file_bytes => return Ok(header),
+            FrameKind::End => return Err(damaged),
+        }
+    }
+}

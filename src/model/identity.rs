@@ -1,0 +1,348 @@
+//! Two hashes for two jobs: the digest *is* the identity, the locator only says "certainly absent".
+//!
+//! The argument for both is written down in [`manual::identity`](crate::manual::identity).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_secret;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::subject::{Id, Kind, Subject};
+
+/// Changes whenever the bytes that are digested change.
+const DIGEST_VERSION: u8 = 1;
+const LOCATOR_SECRET_BYTES: usize = 192;
+
+/// The secret from which a store derives its identities: 32 bytes.
+///
+/// Replicas that share revocations share the key. It is wiped from memory when dropped, and never printed.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key made of these bytes, which must come from a cryptographic random source and be kept secret.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// A new key from the operating system's random source.
+    ///
+    /// # Errors
+    /// When the operating system has no random bytes to give.
+    pub fn generate() -> std::io::Result<Self> {
+        let mut key = Self([0; 32]);
+        getrandom::fill(&mut key.0).map_err(|error| std::io::Error::other(error.to_string()))?;
+        Ok(key)
+    }
+
+    /// A key for a store that lives no longer than this process, from the seeds that the standard library gives its hash
+    /// tables: for systems without random bytes.
+    pub(crate) fn ephemeral() -> Self {
+        let mut key = Self([0; 32]);
+        for (index, word) in key.0.chunks_mut(8).enumerate() {
+            let state = std::hash::RandomState::new();
+            word.copy_from_slice(&std::hash::BuildHasher::hash_one(&state, index).to_le_bytes());
+        }
+        key
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(<redacted>)")
+    }
+}
+
+/// Which key a store was made with, without telling the key: a derived value, safe to print and to compare.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyId([u8; 16]);
+
+impl KeyId {
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// The identity of a subject: 128 bits of keyed BLAKE3, a pseudo-random function of (version, kind, tenant, issuer, id).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Digest([u8; 16]);
+
+/// Tables need no more than a word of it: it is uniformly distributed already.
+impl std::hash::Hash for Digest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(u128::from_le_bytes(self.0) as u64);
+    }
+}
+
+impl Digest {
+    /// The digest with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+fn write_hex(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{:032x}", u128::from_be_bytes(*bytes))
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+/// The fast keyed 64-bit hash of a subject that feeds the filter. Equal subjects have equal locators; unequal ones may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Locator(u64);
+
+impl Locator {
+    #[cfg(test)]
+    pub(crate) const fn from_u64(word: u64) -> Self {
+        Self(word)
+    }
+
+    pub(crate) const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// The locator hash of one text, to be combined into the locators of several subjects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartHash(u64);
+
+/// Everything derived from one [`Key`].
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Keyring {
+    digest_key: [u8; 32],
+    locator_secret: [u8; LOCATOR_SECRET_BYTES],
+    /// One odd multiplier per role that a part can have in a locator.
+    locator_salts: [u64; Kind::ALL.len() + 2],
+    #[zeroize(skip)]
+    id: KeyId,
+}
+
+/// The roles of a part in a locator beside the nine kinds.
+const SALT_TENANT: usize = Kind::ALL.len();
+const SALT_ISSUER: usize = Kind::ALL.len() + 1;
+
+impl Keyring {
+    pub(crate) fn new(key: &Key) -> Self {
+        let derive = |context: &str, out: &mut [u8]| {
+            let mut hasher = blake3::Hasher::new_derive_key(context);
+            hasher.update(key.as_bytes());
+            hasher.finalize_xof().fill(out);
+        };
+        let mut ring = Self {
+            digest_key: [0; 32],
+            locator_secret: [0; LOCATOR_SECRET_BYTES],
+            locator_salts: [0; Kind::ALL.len() + 2],
+            id: KeyId([0; 16]),
+        };
+        derive("rescind 2026-11 digest key", &mut ring.digest_key);
+        derive("rescind 2026-11 locator secret", &mut ring.locator_secret);
+        for (index, salt) in ring.locator_salts.iter_mut().enumerate() {
+            let mut bytes = [0; 8];
+            derive(&format!("rescind 2026-11 locator salt {index}"), &mut bytes);
+            *salt = u64::from_le_bytes(bytes) | 1;
+        }
+        let mut id = [0; 16];
+        derive("rescind 2026-11 key id", &mut id);
+        ring.id = KeyId(id);
+        ring
+    }
+
+    pub(crate) const fn id(&self) -> KeyId {
+        self.id
+    }
+
+    pub(crate) fn hash_part(&self, text: &[u8]) -> PartHash {
+        PartHash(xxh3_64_with_secret(text, &self.locator_secret))
+    }
+
+    /// Combines parts, each in its role, so that a credential hashes every text once whatever the number of shapes.
+    pub(crate) fn locator(
+        &self,
+        kind: Kind,
+        id: PartHash,
+        tenant: Option<PartHash>,
+        issuer: Option<PartHash>,
+    ) -> Locator {
+        let salt = |index: usize| self.locator_salts.get(index).copied().unwrap_or(1);
+        let mut locator = fold(id.0, salt(kind as usize));
+        if let Some(PartHash(tenant)) = tenant {
+            locator ^= fold(tenant, salt(SALT_TENANT));
+        }
+        if let Some(PartHash(issuer)) = issuer {
+            locator ^= fold(issuer, salt(SALT_ISSUER));
+        }
+        Locator(locator)
+    }
+
+    pub(crate) fn locator_of(&self, subject: &Subject) -> Locator {
+        let text = |text: &Option<Box<str>>| text.as_ref().map(|text| self.hash_part(text.as_bytes()));
+        let id = match &subject.id {
+            Id::Name(name) => name.as_bytes(),
+            Id::Opaque(hash) => hash.as_bytes(),
+        };
+        self.locator(subject.kind, self.hash_part(id), text(&subject.tenant), text(&subject.issuer))
+    }
+
+    pub(crate) fn digest_of(&self, subject: &Subject) -> Digest {
+        let id = match &subject.id {
+            Id::Name(name) => IdRef::Name(name),
+            Id::Opaque(hash) => IdRef::Opaque(hash.as_bytes()),
+        };
+        self.digest(subject.kind, id, subject.tenant.as_deref(), subject.issuer.as_deref())
+    }
+
+    /// The digest of a subject given in parts. Each part is length-prefixed, so that no two subjects share their bytes.
+    pub(crate) fn digest(&self, kind: Kind, id: IdRef<'_>, tenant: Option<&str>, issuer: Option<&str>) -> Digest {
+        let mut hasher = blake3::Hasher::new_keyed(&self.digest_key);
+        hasher.update(&[DIGEST_VERSION, kind as u8]);
+        for scope in [tenant, issuer] {
+            match scope {
+                None => _ = hasher.update(&[0]),
+                Some(text) => {
+                    hasher.update(&[1]);
+                    update_prefixed(&mut hasher, text.as_bytes());
+                }
+            }
+        }
+        match id {
+            IdRef::Name(name) => {
+                hasher.update(&[0]);
+                update_prefixed(&mut hasher, name.as_bytes());
+            }
+            IdRef::Opaque(hash) => {
+                hasher.update(&[1]);
+                update_prefixed(&mut hasher, hash);
+            }
+        }
+        let mut digest = [0; 16];
+        hasher.finalize_xof().fill(&mut digest);
+        Digest(digest)
+    }
+}
+
+/// A borrowed id.
+#[derive(Clone, Copy)]
+pub(crate) enum IdRef<'a> {
+    Name(&'a str),
+    Opaque(&'a [u8]),
+}
+
+impl<'a> IdRef<'a> {
+    pub(crate) const fn as_bytes(self) -> &'a [u8] {
+        match self {
+            Self::Name(name) => name.as_bytes(),
+            Self::Opaque(hash) => hash,
+        }
+    }
+}
+
+fn update_prefixed(hasher: &mut blake3::Hasher, part: &[u8]) {
+    hasher.update(&(part.len() as u64).to_le_bytes());
+    hasher.update(part);
+}
+
+/// The 128-bit product of two words, folded: one multiplication spreads every input bit over the result.
+const fn fold(word: u64, salt: u64) -> u64 {
+    let product = (word ^ salt.rotate_left(32)) as u128 * salt as u128;
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keyring({})", self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(byte: u8) -> Keyring {
+        Keyring::new(&Key::from_bytes([byte; 32]))
+    }
+
+    #[test]
+    fn parts_do_not_run_together() {
+        let ring = ring(1);
+        let subjects = [
+            Subject::user("c").in_tenant("ab"),
+            Subject::user("bc").in_tenant("a"),
+            Subject::user("abc"),
+            Subject::user("c").at_issuer("ab"),
+            Subject::user("c").in_tenant("ab").at_issuer("ab"),
+            Subject::client("c").in_tenant("ab"),
+            Subject::token("x"),
+            Subject::opaque_token("x"),
+        ];
+        for (i, a) in subjects.iter().enumerate() {
+            for b in subjects.iter().skip(i + 1) {
+                assert_ne!(ring.digest_of(a), ring.digest_of(b), "{a:?} {b:?}");
+                assert_ne!(ring.locator_of(a), ring.locator_of(b), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_key_gives_other_identities() {
+        let subject = Subject::user("alice");
+        assert_ne!(ring(1).digest_of(&subject), ring(2).digest_of(&subject));
+        assert_ne!(ring(1).locator_of(&subject), ring(2).locator_of(&subject));
+        assert_ne!(ring(1).id(), ring(2).id());
+    }
+
+    /// Frozen: stores on disk hold these values.
+    #[test]
+    fn digests_are_frozen() {
+        let ring = ring(7);
+        let subject = Subject::user("alice").in_tenant("acme").at_issuer("https://id.example");
+        assert_eq!(ring.id().to_string(), "FROZEN-KEY-ID");
+        assert_eq!(ring.digest_of(&subject).to_string(), "FROZEN-DIGEST");
+        assert_eq!(format!("{:016x}", ring.locator_of(&subject).as_u64()), "FROZEN-LOCATOR");
+    }
+
+    #[test]
+    fn keys_are_not_printed() {
+        let key = Key::from_bytes([0x41; 32]);
+        assert_eq!(format!("{key:?}"), "Key(<redacted>)");
+        assert!(!format!("{:?}", Keyring::new(&key)).contains("65, 65"));
+    }
+}

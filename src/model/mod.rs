@@ -1,0 +1,27 @@
+//! Pure values and laws: what can be revoked, what a request presents, what is stored, and what follows from it.
+//!
+//! Nothing here reads a clock or a file, takes a lock or starts a thread: time is an argument.
+
+mod credential;
+mod entry;
+mod identity;
+mod policy;
+mod provenance;
+mod revocation;
+mod subject;
+mod time;
+mod verdict;
+
+pub use credential::{Claim, Credential, Groups};
+pub(crate) use entry::{Cause as EntryCause, Entry, Epochs, Item, Mark, NarrowEntry, WideEntry};
+pub use identity::{Digest, Key, KeyId};
+pub use provenance::{ACTOR_BYTES_MAX, Actor, ActorKind, Channel, InitiatingEntity, NOTE_BYTES_MAX, Reason};
+pub use revocation::{Change, InvalidRevocation, Revocation, SPARED_SESSIONS_MAX};
+pub use subject::{ID_BYTES_MAX, InvalidSubject, Kind, LocalSubject, Shape, Subject};
+pub use time::{NumericDate, Timestamp};
+pub use verdict::{Cause, Denial, Effect, Verdict};
+
+pub(crate) use identity::{IdRef, Keyring, Locator, PartHash};
+pub(crate) use policy::Policy;
+pub(crate) use provenance::Provenance;
+pub(crate) use revocation::EpochKind;

@@ -1,0 +1,72 @@
+//! The rules that hold for every credential, whatever was revoked.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::credential::{Claim, Credential};
+use super::time::Timestamp;
+use super::verdict::{Denial, Effect};
+
+/// Times and claims that every credential is held to.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    /// How far clocks of issuers and verifiers may differ from ours.
+    pub(crate) leeway: Duration,
+    /// How far in the future an epoch may lie.
+    pub(crate) skew: Duration,
+    /// How much longer than needed an entry is kept.
+    pub(crate) grace: Duration,
+    /// The maximum credential age, store-wide.
+    pub(crate) max_age: Option<Duration>,
+    /// The maximum credential age in some tenants.
+    pub(crate) tenant_max_age: HashMap<Box<str>, Duration>,
+    /// Claims without which no credential is `Clear`.
+    pub(crate) required: Vec<Claim>,
+}
+
+impl Policy {
+    /// The maximum age that binds in a tenant: the store's or the tenant's, whichever is shorter.
+    pub(crate) fn max_age_in(&self, tenant: Option<&str>) -> Option<Duration> {
+        if self.tenant_max_age.is_empty() {
+            return self.max_age;
+        }
+        let tenants = tenant.and_then(|tenant| self.tenant_max_age.get(tenant).copied());
+        match (self.max_age, tenants) {
+            (Some(store), Some(tenant)) => Some(store.min(tenant)),
+            (store, tenant) => store.or(tenant),
+        }
+    }
+
+    /// Denies what is dead whatever was revoked: a credential from the future, an expired one, one that is too old.
+    ///
+    /// An expired or too old credential is denied here so that forgetting an entry never changes a verdict: once an
+    /// entry may be forgotten, every credential that it denied is denied by these rules.
+    pub(crate) fn denies(&self, credential: &Credential<'_>, tenant: Option<&str>, now: Timestamp) -> Option<Denial> {
+        let horizon = now.saturating_add(self.leeway);
+        for claim in [credential.issued_at, credential.auth_time, credential.session_start] {
+            if claim.time().is_some_and(|time| time > horizon) {
+                return Some(Denial::of_policy(Effect::FromTheFuture));
+            }
+        }
+        if credential.expires_at.time().is_some_and(|exp| exp.saturating_add(self.leeway) < now) {
+            return Some(Denial::of_policy(Effect::Expired));
+        }
+        let limit = self.max_age_in(tenant)?;
+        let oldest = match (credential.authenticated_at(), credential.issued_at.time()) {
+            (Some(authenticated), Some(issued)) => authenticated.min(issued),
+            // Without `iat` a reissue epoch could not be compared, so it could not be forgotten either.
+            (_, None) | (None, _) => Timestamp::MIN,
+        };
+        (now.saturating_since(oldest) > limit).then(|| Denial::of_policy(Effect::TooOld { limit }))
+    }
+
+    /// The first required claim that a credential lacks.
+    pub(crate) fn missing_claim(&self, credential: &Credential<'_>) -> Option<Claim> {
+        self.required.iter().copied().find(|claim| !credential.brings(*claim))
+    }
+
+    /// How long an entry is kept beyond its retention: the grace, and never less than a clock may step back unnoticed.
+    pub(crate) fn kept_beyond(&self) -> Duration {
+        self.grace.max(self.skew)
+    }
+}

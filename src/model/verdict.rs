@@ -1,0 +1,197 @@
+//! The answer to a check.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::credential::{Claim, Credential};
+use super::entry::{Epochs, NarrowEntry, WideEntry};
+use super::identity::Digest;
+use super::provenance::Reason;
+use super::subject::Shape;
+use super::time::Timestamp;
+
+/// The answer to "is this credential revoked?". Only [`Verdict::Clear`] lets in.
+///
+/// It does not convert to a `bool`, has no default and is never inside a `Result`, so that no slip of the pen lets
+/// anyone in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[must_use = "only Verdict::Clear lets in"]
+pub enum Verdict {
+    /// Nothing that was revoked names this credential, and this replica is fit to say so.
+    Clear,
+    /// It is dead. Answer 401 with `invalid_token` (RFC 6750 section 3.1).
+    Revoked(Denial),
+    /// This replica cannot say. The default answer is 503 with `Retry-After`: not 401, and no cookie is cleared.
+    Unknown(Cause),
+}
+
+/// Why a credential is dead: which subject, which effect, since when, and for what reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Denial {
+    /// The kind and scope of the subject that matched; none for a rule that holds for every credential.
+    pub subject: Option<Shape>,
+    /// What holds the credential dead.
+    pub effect: Effect,
+    /// When that was decided.
+    pub since: Option<Timestamp>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What holds a credential dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Effect {
+    /// The token, session or family was revoked.
+    Revoked,
+    /// The user, client, device or tenant is disabled until enabled again.
+    Disabled,
+    /// It was authenticated at or before this epoch, or does not say when: the person must log in again.
+    Reauthenticate {
+        /// The epoch.
+        epoch: Timestamp,
+    },
+    /// It was issued at or before this epoch, or does not say when: a refreshed token will do.
+    Reissue {
+        /// The epoch.
+        epoch: Timestamp,
+    },
+    /// It is older than the maximum credential age, or does not say how old it is.
+    TooOld {
+        /// The maximum age.
+        limit: Duration,
+    },
+    /// Its own `exp` has passed, leeway included.
+    Expired,
+    /// Its `iat`, `auth_time` or session start lies in the future, beyond the leeway.
+    FromTheFuture,
+}
+
+/// Why a replica cannot say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Cause {
+    /// The credential lacks a claim that the options require.
+    MissingClaim(Claim),
+    /// The credential brings a claim that no revocation could name: an empty or oversized text, a number that is no
+    /// time.
+    MalformedClaim(Claim),
+    /// The credential was presented to the handle of one tenant and names another.
+    ForeignTenant,
+    /// The wall clock is behind a time that this store has already seen, so ages cannot be judged.
+    Clock,
+    /// The store was closed.
+    Closed,
+}
+
+impl Denial {
+    pub(crate) const fn of_policy(effect: Effect) -> Self {
+        Self { subject: None, effect, since: None, reason: Reason::Policy }
+    }
+}
+
+impl NarrowEntry {
+    /// The denial of whatever names this subject.
+    pub(crate) fn verdict(&self, subject: Shape) -> Option<Denial> {
+        self.denies().then_some(Denial {
+            subject: Some(subject),
+            effect: Effect::Revoked,
+            since: Some(self.at),
+            reason: self.cause.reason,
+        })
+    }
+}
+
+impl WideEntry {
+    /// The denial of a credential that names this subject, if it is dead by it. `session_matches` tells whether the
+    /// credential's session is the one with a digest; it is asked only where an epoch spares sessions.
+    pub(crate) fn verdict(
+        &self,
+        subject: Shape,
+        credential: &Credential<'_>,
+        session_matches: impl Fn(&Digest) -> bool,
+    ) -> Option<Denial> {
+        let subject = Some(subject);
+        if let Some((at, cause)) = self.disabled_since() {
+            return Some(Denial { subject, effect: Effect::Disabled, since: Some(*at), reason: cause.reason });
+        }
+        let bound = |epochs: &Epochs, time: Option<Timestamp>, effect: fn(Timestamp) -> Effect| {
+            let mark = epochs.binding(&session_matches)?;
+            // A whole-second claim t is dead iff t <= floor(epoch), which for a whole t is the same as t <= epoch;
+            // a missing one is dead.
+            time.is_none_or(|time| time <= mark.epoch).then_some(Denial {
+                subject,
+                effect: effect(mark.epoch),
+                since: Some(mark.at),
+                reason: mark.cause.reason,
+            })
+        };
+        bound(&self.reauthenticate, credential.authenticated_at(), |epoch| Effect::Reauthenticate { epoch })
+            .or_else(|| bound(&self.reissue, credential.issued_at.time(), |epoch| Effect::Reissue { epoch }))
+    }
+}
+
+impl WideEntry {
+    /// The latest epoch that binds a credential.
+    pub(crate) fn binding_epoch(&self, session_matches: impl Fn(&Digest) -> bool) -> Option<Timestamp> {
+        let epochs = [&self.reauthenticate, &self.reissue];
+        epochs.into_iter().filter_map(|epochs| epochs.binding(&session_matches)).map(|mark| mark.epoch).max()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clear => f.write_str("clear"),
+            Self::Revoked(denial) => write!(f, "revoked: {denial}"),
+            Self::Unknown(cause) => write!(f, "unknown: {cause}"),
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(subject) = self.subject {
+            write!(f, "{subject} ")?;
+        }
+        write!(f, "{}", self.effect)?;
+        if let Some(since) = self.since {
+            write!(f, " since {since} ({})", self.reason)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revoked => f.write_str("revoked"),
+            Self::Disabled => f.write_str("disabled"),
+            Self::Reauthenticate { .. } => f.write_str("must log in again"),
+            Self::Reissue { .. } => f.write_str("needs a fresh token"),
+            Self::TooOld { limit } => write!(f, "older than {}", humantime::format_duration(*limit)),
+            Self::Expired => f.write_str("expired"),
+            Self::FromTheFuture => f.write_str("issued in the future"),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingClaim(claim) => write!(f, "the credential lacks the required claim {claim}"),
+            Self::MalformedClaim(claim) => write!(f, "the credential's {claim} is malformed"),
+            Self::ForeignTenant => f.write_str("the credential names another tenant"),
+            Self::Clock => f.write_str("the wall clock is behind a time already seen"),
+            Self::Closed => f.write_str("the store is closed"),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The thread that writes the log: it takes what has been submitted, commits it as one batch, and acknowledges.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
+
+use crate::audit::{AuditRecord, Outcome};
+use crate::journal::{AppendError, FileError, Journal, PAYLOAD_BYTES_MAX, Position};
+use crate::model::Item;
+
+use super::auditing::AuditQueue;
+use super::receipt::Completion;
+use super::{Acknowledgement, Durability, Receipt, Shared, WriteError};
+
+/// How many commits may wait; then writers wait.
+const QUEUE_MAX: usize = 4096;
+/// A group is committed when its payload has this length, even if more is waiting.
+const GROUP_BYTES: usize = 1024 * 1024;
+
+/// One submission.
+#[derive(Debug)]
+pub(super) struct Commit {
+    /// Encoded records.
+    pub(super) payload: Vec<u8>,
+    /// What may take effect only once it is logged: enablings and lifts.
+    pub(super) undo: Vec<Item>,
+    pub(super) changed: usize,
+    pub(super) audits: Vec<AuditRecord>,
+    pub(super) completion: Arc<Completion>,
+}
+
+#[derive(Debug)]
+pub(super) enum Message {
+    Commit(Commit),
+    /// Sync everything sent before, and say where the log is then.
+    Sync(Sender<Result<Position, Arc<FileError>>>),
+    Close,
+}
+
+/// The way to the committer.
+#[derive(Debug)]
+pub(super) struct Committer {
+    pub(super) sender: Sender<Message>,
+    pub(super) thread: JoinHandle<Result<(), Arc<FileError>>>,
+}
+
+impl Committer {
+    pub(super) fn start(
+        journal: Journal,
+        durability: Durability,
+        shared: Arc<Shared>,
+        audit: Option<AuditQueue>,
+    ) -> std::io::Result<Self> {
+        let (sender, receiver) = bounded(QUEUE_MAX);
+        let run = Run { journal, durability, shared, audit };
+        let thread = std::thread::Builder::new().name("rescind-commit".into()).spawn(move || run.run(&receiver))?;
+        Ok(Self { sender, thread })
+    }
+}
+
+struct Run {
+    journal: Journal,
+    durability: Durability,
+    shared: Arc<Shared>,
+    audit: Option<AuditQueue>,
+}
+
+impl Run {
+    fn run(mut self, messages: &Receiver<Message>) -> Result<(), Arc<FileError>> {
+        let syncs = match self.durability {
+            Durability::Interval(interval) => tick(interval),
+            Durability::Sync | Durability::Memory => never(),
+        };
+        let mut next = None;
+        loop {
+            let message = match next.take() {
+                Some(message) => message,
+                None => select! {
+                    recv(messages) -> message => match message {
+                        Ok(message) => message,
+                        Err(_) => return self.sync().map(drop),
+                    },
+                    recv(syncs) -> _ => {
+                        // The error is kept as poison, and told to the next writer.
+                        self.sync().ok();
+                        continue;
+                    }
+                },
+            };
+            match message {
+                Message::Commit(first) => next = self.commit_group(first, messages),
+                Message::Sync(reply) => {
+                    // Whoever asked may have gone.
+                    reply.send(self.sync()).ok();
+                }
+                Message::Close => return self.sync().map(drop),
+            }
+        }
+    }
+
+    /// Commits one submission together with those that wait behind it, and gives back the message that ended the group.
+    fn commit_group(&mut self, first: Commit, messages: &Receiver<Message>) -> Option<Message> {
+        let mut payload = Vec::new();
+        let mut group = Vec::new();
+        let mut next = Some(Message::Commit(first));
+        loop {
+            match next {
+                Some(Message::Commit(mut commit)) if payload.len() + commit.payload.len() <= PAYLOAD_BYTES_MAX => {
+                    if payload.is_empty() {
+                        payload = std::mem::take(&mut commit.payload);
+                    } else {
+                        payload.append(&mut commit.payload);
+                    }
+                    group.push(commit);
+                }
+                other => {
+                    next = other;
+                    break;
+                }
+            }
+            next = if payload.len() < GROUP_BYTES { messages.try_recv().ok() } else { None };
+        }
+        let result = self.commit(&payload);
+        for commit in group {
+            self.acknowledge(commit, result.clone());
+        }
+        next
+    }
+
+    fn commit(&mut self, payload: &[u8]) -> Result<Acknowledgement, Arc<FileError>> {
+        if let Some(poison) = self.poison() {
+            return Err(poison);
+        }
+        let before = self.journal.bytes_written();
+        match self.journal.append(payload, self.shared.reading()) {
+            Ok(_) => {}
+            Err(AppendError::NotWritten(error)) => return Err(Arc::new(error)),
+            Err(AppendError::Poisoned(error)) => return Err(self.set_poison(error)),
+        }
+        self.shared.counters.log_bytes.fetch_add(self.journal.bytes_written() - before, Ordering::Relaxed);
+        self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);
+        match self.durability {
+            Durability::Sync => self.sync().map(|_| Acknowledgement::Durable),
+            Durability::Interval(_) => Ok(Acknowledgement::Accepted),
+            Durability::Memory => Ok(Acknowledgement::Memory),
+        }
+    }
+
+    fn acknowledge(&self, commit: Commit, result: Result<Acknowledgement, Arc<FileError>>) {
+        if result.is_ok() {
+            for item in commit.undo {
+                self.shared.denylist.join(item);
+            }
+        }
+        if let Some(audit) = &self.audit {
+            for mut record in commit.audits {
+                // What changed nothing says so already.
+                if record.outcome != Outcome::Unchanged {
+                    record.outcome = outcome(&result);
+                }
+                audit.push(record);
+            }
+        }
+        let receipt = |acknowledgement| Receipt { acknowledgement, changed: commit.changed };
+        commit.completion.complete(result.map(receipt).map_err(WriteError::NotDurable));
+    }
+
+    fn sync(&mut self) -> Result<Position, Arc<FileError>> {
+        if let Some(poison) = self.poison() {
+            return Err(poison);
+        }
+        self.journal.sync().map_err(|error| self.set_poison(error))
+    }
+
+    fn poison(&self) -> Option<Arc<FileError>> {
+        self.shared.counters.poison.lock().clone()
+    }
+
+    fn set_poison(&self, error: FileError) -> Arc<FileError> {
+        let error = Arc::new(error);
+        *self.shared.counters.poison.lock() = Some(Arc::clone(&error));
+        error
+    }
+}
+
+pub(super) fn outcome(result: &Result<Acknowledgement, Arc<FileError>>) -> Outcome {
+    match result {
+        Ok(Acknowledgement::Durable) => Outcome::Durable,
+        Ok(Acknowledgement::Accepted) => Outcome::Accepted,
+        Ok(Acknowledgement::Memory) => Outcome::Memory,
+        Err(error) => Outcome::Failed { error: error.to_string() },
+    }
+}

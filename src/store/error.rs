@@ -1,0 +1,123 @@
+//! What can go wrong, by operation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::journal::{FileError, RecoveryError};
+use crate::model::{InvalidRevocation, InvalidSubject, Timestamp};
+use crate::storage::DirectoryError;
+
+/// A store was not opened. Nothing was changed, but for a directory that may have been made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory cannot be used: in use by another process, a symbolic link, writable by others, no permission.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// What is in the directory cannot be used: another key, an unknown format, damage.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The options contradict each other.
+    #[error("{0}")]
+    Options(&'static str),
+    /// A tenant named in the options cannot be named.
+    #[error("a tenant in the options: {0}")]
+    Tenant(#[source] InvalidSubject),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] Arc<std::io::Error>),
+}
+
+/// A change was not made, or not made durable.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The command makes no sense. Nothing has changed.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRevocation),
+    /// The epoch is further in the future than the allowed skew: it would deny everyone until then. Nothing has changed.
+    #[error("the epoch {epoch} lies more than {} after now ({now}): check the clock that made it", humantime::format_duration(*skew))]
+    EpochInFuture {
+        /// The epoch.
+        epoch: Timestamp,
+        /// The wall clock.
+        now: Timestamp,
+        /// How far in the future an epoch may lie.
+        skew: Duration,
+    },
+    /// What was to be revoked has expired by its own retention, leeway included. Nothing has changed, and nothing had
+    /// to: no credential of it is alive.
+    #[error("the retention {until} has passed (now {now}): it has expired already, or the time is wrong")]
+    RetentionInPast {
+        /// The retention.
+        until: Timestamp,
+        /// The wall clock.
+        now: Timestamp,
+    },
+    /// The store holds as many entries as it may, and never drops a live one. Nothing has changed.
+    #[error(
+        "the store holds {entries} entries, its capacity is {capacity}: raise Options::capacity, or revoke something wider"
+    )]
+    CapacityExceeded {
+        /// How many entries there are.
+        entries: usize,
+        /// The configured capacity.
+        capacity: usize,
+    },
+    /// The batch does not fit one commit. Nothing has changed.
+    #[error("the batch takes {bytes} bytes, one commit takes at most {limit}: split it")]
+    BatchTooLarge {
+        /// What it takes.
+        bytes: usize,
+        /// What one commit takes at most.
+        limit: usize,
+    },
+    /// The change is not on disk. A *revocation* or a *disabling* is in memory all the same and denies in this process;
+    /// it is lost with it. An *enabling* or a *lift* was not made.
+    #[error("not durable: {0}. It denies in this process until it ends; free the disk, and reopen the store")]
+    NotDurable(Arc<FileError>),
+    /// The store was closed. Nothing has changed.
+    #[error("the store is closed: open it again")]
+    Closed,
+    /// One command of a batch was refused. Nothing of the batch has changed.
+    #[error("command {index} of the batch: {source}")]
+    InBatch {
+        /// Its place, counted from 0.
+        index: usize,
+        /// Why.
+        source: Box<WriteError>,
+    },
+}
+
+impl From<InvalidSubject> for WriteError {
+    fn from(error: InvalidSubject) -> Self {
+        Self::Invalid(error.into())
+    }
+}
+
+/// There is no new snapshot. The store goes on with the snapshot and the log that it has; nothing is lost.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// A file could not be written.
+    #[error("no snapshot was taken: {0}")]
+    File(Arc<FileError>),
+    /// The snapshot did not read back as it was written.
+    #[error("no snapshot was taken: {0}")]
+    NotTrustworthy(String),
+    /// An earlier write failed, so that nothing more is written.
+    #[error("no snapshot was taken, an earlier write failed: {0}")]
+    Poisoned(Arc<FileError>),
+    /// The store was closed.
+    #[error("the store is closed: open it again")]
+    Closed,
+}
+
+/// The store is closed, and something that was acknowledged as accepted may not be on disk.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// The last sync failed, or a write before it.
+    #[error("closed, but not everything is on disk: {0}")]
+    NotDurable(Arc<FileError>),
+}

@@ -1,0 +1,107 @@
+//! Why a subject is denied, since when, and by whom.
+
+use std::sync::Arc;
+
+use crate::model::{
+    Digest, Effect, Entry, EntryCause, Epochs, InvalidSubject, Item, Reason, Shape, Subject, Timestamp,
+};
+
+use super::Store;
+
+/// What a store knows of one subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Explanation {
+    /// Its kind and scope.
+    pub subject: Shape,
+    /// Its name, if it is a wide subject and the options retain names.
+    pub label: Option<String>,
+    /// Its identity in this store, which the audit records name too.
+    pub digest: Digest,
+    /// What was decided, and what has become of it.
+    pub facts: Vec<Fact>,
+    /// When it may be forgotten; none for a wide subject.
+    pub until: Option<Timestamp>,
+}
+
+/// One decision about a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Fact {
+    /// What it does.
+    pub effect: Effect,
+    /// When it was decided.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: Reason,
+    /// By whom.
+    pub actor: Option<Arc<str>>,
+    /// How many sessions it spares.
+    pub spared_sessions: usize,
+    /// Whether it has been undone, by `lift` or `enable`.
+    pub undone: bool,
+}
+
+impl Explanation {
+    /// Whether anything of it holds.
+    #[must_use]
+    pub fn denies(&self) -> bool {
+        self.facts.iter().any(|fact| !fact.undone)
+    }
+
+    fn of(item: Item) -> Self {
+        let mut facts = Vec::new();
+        let mut add = |effect, since, cause: &EntryCause, spared_sessions, undone| {
+            let actor = cause.actor.clone();
+            facts.push(Fact { effect, since, reason: cause.reason, actor, spared_sessions, undone });
+        };
+        let until = match &item.entry {
+            Entry::Narrow(entry) => {
+                // What arrived as no more than a lift says nothing of a revocation.
+                if entry.at > Timestamp::MIN {
+                    add(Effect::Revoked, entry.at, &entry.cause, 0, !entry.denies());
+                }
+                Some(entry.until)
+            }
+            Entry::Wide(entry) => {
+                if let Some((at, cause)) = &entry.disabled {
+                    add(Effect::Disabled, *at, cause, 0, entry.disabled_since().is_none());
+                }
+                let mut add_all = |epochs: &Epochs, effect: fn(Timestamp) -> Effect| {
+                    for mark in epochs.iter() {
+                        add(effect(mark.epoch), mark.at, &mark.cause, mark.spared.len(), false);
+                    }
+                };
+                add_all(&entry.reauthenticate, |epoch| Effect::Reauthenticate { epoch });
+                add_all(&entry.reissue, |epoch| Effect::Reissue { epoch });
+                None
+            }
+        };
+        let label = item.label.map(String::from);
+        Self { subject: item.shape, label, digest: item.digest, facts, until }
+    }
+}
+
+impl Store {
+    /// Why a subject is denied, since when and by whom; none if nothing is known of it.
+    ///
+    /// It looks at exactly this subject, not at wider ones: a user without a tenant and that user in a tenant are two.
+    ///
+    /// # Errors
+    /// When the subject cannot be named.
+    pub fn explain(&self, subject: &Subject) -> Result<Option<Explanation>, InvalidSubject> {
+        subject.validate()?;
+        let digest = self.shared.keyring.digest_of(subject);
+        Ok(self.shared.denylist.item(subject.shape(), &digest).map(Explanation::of))
+    }
+
+    /// Every wide subject that has an entry, in no particular order. Names are there if the options retain them.
+    #[must_use]
+    pub fn list(&self) -> Vec<Explanation> {
+        let digests = self.shared.denylist.wide_digests();
+        let items = digests.iter().filter_map(|(shape, digest)| self.shared.denylist.item(*shape, digest));
+        items.map(Explanation::of).collect()
+    }
+}

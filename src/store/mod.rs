@@ -1,0 +1,264 @@
+//! The store: open, check, the one write path, maintenance, statistics.
+//!
+//! Every change takes the same way (`write.rs`): it is validated, turned into entries to join, applied to the denylist,
+//! logged by the committer thread, and acknowledged. What denies is applied *before* it is logged, what undoes only
+//! *after*: whatever fails, it fails on the side of denying.
+
+mod auditing;
+mod check;
+mod committer;
+mod error;
+mod explain;
+mod maintenance;
+mod open;
+mod options;
+mod receipt;
+mod stats;
+mod tenant;
+mod write;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::clock::{BorneOutTime, Clock, Reading};
+use crate::codec::MaxAges;
+use crate::denylist::Denylist;
+use crate::journal::{FileError, RecoveryReport};
+use crate::model::{
+    Change, Credential, InvalidSubject, KeyId, Keyring, Policy, Revocation, Subject, Timestamp, Verdict,
+};
+
+pub use error::{CloseError, OpenError, SnapshotError, WriteError};
+pub use explain::{Explanation, Fact};
+pub use maintenance::{MaintenanceReport, SnapshotReport};
+pub use options::{Durability, Options};
+pub use receipt::{Acknowledgement, Pending, Receipt};
+pub use stats::Stats;
+pub use tenant::TenantStore;
+
+use write::{Command, Engine};
+
+/// Revocations, remembered and answered for from this process's own memory. Cheap to clone; clones share one store.
+///
+/// ```
+/// use rescind::{Credential, Reason, Revocation, Store, Subject, Verdict};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("revocations");
+/// let store = Store::open(path)?;
+/// let credential = Credential::new().user("alice").token("jti-1").issued_at_secs(1_700_000_000);
+/// assert_eq!(store.check(&credential), Verdict::Clear);
+///
+/// store.revoke(Revocation::of(Subject::token("jti-1")).because(Reason::Logout).by("alice"))?;
+/// assert!(matches!(store.check(&credential), Verdict::Revoked(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    /// Closes the store when the last clone is dropped.
+    engine: Arc<Engine>,
+}
+
+/// What checks, writes and the threads share.
+#[derive(Debug)]
+struct Shared {
+    denylist: Denylist,
+    keyring: Keyring,
+    policy: Policy,
+    /// The policy's maximum ages as they are recorded, by the identity of the tenant.
+    max_ages: MaxAges,
+    clock: Arc<dyn Clock>,
+    time: Mutex<BorneOutTime>,
+    /// The latest borne-out time that was seen, in nanoseconds since 1970.
+    high_water: AtomicU64,
+    closed: AtomicBool,
+    retain_labels: bool,
+    capacity: usize,
+    recovery: RecoveryReport,
+    counters: Counters,
+}
+
+/// What the statistics count.
+#[derive(Debug, Default)]
+struct Counters {
+    batches: AtomicU64,
+    /// Bytes of log since the last snapshot.
+    log_bytes: AtomicU64,
+    snapshot_bytes: AtomicU64,
+    snapshots: AtomicU64,
+    snapshot_error: Mutex<Option<SnapshotError>>,
+    poison: Mutex<Option<Arc<FileError>>>,
+    forgotten: AtomicU64,
+    forgotten_since_rebuild: AtomicUsize,
+    filter_rebuilds: AtomicU64,
+    audit_failures: AtomicU64,
+    audit_sequence: AtomicU64,
+}
+
+impl Shared {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn high_water(&self) -> Timestamp {
+        Timestamp::from_nanos(self.high_water.load(Ordering::Relaxed))
+    }
+
+    /// Reads the clocks, and moves the borne-out time on.
+    fn reading(&self) -> Reading {
+        let now = Reading::now(&*self.clock);
+        let wall = self.time.lock().advance(now.wall, now.boot);
+        self.high_water.fetch_max(wall.as_nanos(), Ordering::Relaxed);
+        Reading { wall, ..now }
+    }
+}
+
+impl Store {
+    /// Opens the store in a directory, and makes it if there is none, with the default [`Options`].
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing that the directory holds has changed.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Options::new().open(directory)
+    }
+
+    /// A store that keeps nothing on disk, with the default [`Options`]: the same laws, for tests and for what need not
+    /// survive.
+    ///
+    /// It starts no thread: call [`Store::maintain`] now and then if it is to forget.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::assemble_in_memory(&Options::new())
+    }
+
+    /// The verdict on a credential: whether any subject that it names is revoked.
+    ///
+    /// It takes no I/O, allocates nothing and makes no system call that blocks. Only [`Verdict::Clear`] lets in.
+    pub fn check(&self, credential: &Credential<'_>) -> Verdict {
+        self.shared.check(credential, credential.tenant.as_deref())
+    }
+
+    /// The verdicts on many credentials, in their order. What `verdicts` held before is gone.
+    pub fn check_many(&self, credentials: &[Credential<'_>], verdicts: &mut Vec<Verdict>) {
+        verdicts.clear();
+        verdicts.extend(credentials.iter().map(|credential| self.check(credential)));
+    }
+
+    /// Revokes a subject, and waits until that is acknowledged. When this returns, every later check denies.
+    ///
+    /// # Errors
+    /// See [`WriteError`]. After [`WriteError::NotDurable`] the denial is in memory all the same; after any other error
+    /// nothing has changed.
+    pub fn revoke(&self, revocation: Revocation) -> Result<Receipt, WriteError> {
+        self.submit(revocation)?.wait()
+    }
+
+    /// Revokes a subject. When this returns, every later check denies; what is returned is the acknowledgement to come,
+    /// to be awaited or waited for.
+    ///
+    /// # Errors
+    /// As [`Store::revoke`], except that [`WriteError::NotDurable`] comes with the acknowledgement.
+    pub fn submit(&self, revocation: Revocation) -> Result<Pending, WriteError> {
+        self.engine.submit(Command::Revoke(revocation))
+    }
+
+    /// Revokes many subjects in one commit: after a crash all of them are remembered, or none.
+    ///
+    /// # Errors
+    /// As [`Store::revoke`]; [`WriteError::InBatch`] names the one that was refused, and then nothing of the batch has
+    /// changed.
+    pub fn revoke_many(&self, revocations: impl IntoIterator<Item = Revocation>) -> Result<Receipt, WriteError> {
+        self.submit_many(revocations)?.wait()
+    }
+
+    /// [`Store::revoke_many`], with the acknowledgement to come.
+    ///
+    /// # Errors
+    /// As [`Store::revoke_many`], except that [`WriteError::NotDurable`] comes with the acknowledgement.
+    pub fn submit_many(&self, revocations: impl IntoIterator<Item = Revocation>) -> Result<Pending, WriteError> {
+        self.engine.submit_many(revocations.into_iter().map(Command::Revoke))
+    }
+
+    /// Disables a user, client, device or tenant until it is enabled again: every credential of it is dead, new ones
+    /// too. It also makes everyone concerned authenticate again after an `enable`.
+    ///
+    /// # Errors
+    /// As [`Store::revoke`].
+    pub fn disable(&self, change: impl Into<Change>) -> Result<Receipt, WriteError> {
+        self.engine.submit(Command::Disable(change.into()))?.wait()
+    }
+
+    /// Clears the flag that `disable` set, and nothing else: credentials from before stay dead.
+    ///
+    /// It undoes the disablings that this replica knows of. Check [`Receipt::changed`]: it is 0 if there was none.
+    ///
+    /// # Errors
+    /// See [`WriteError`]. After any error the subject is still disabled.
+    pub fn enable(&self, change: impl Into<Change>) -> Result<Receipt, WriteError> {
+        self.engine.submit(Command::Enable(change.into()))?.wait()
+    }
+
+    /// Takes back the revocations of a subject: the denial of a token, session or family, or the epochs of a wide
+    /// subject. Credentials that were dead by them alone live again. A flag stays; see [`Store::enable`].
+    ///
+    /// It undoes the revocations that this replica knows of; one made elsewhere meanwhile still binds. Check
+    /// [`Receipt::changed`]: it is 0 if there was none.
+    ///
+    /// # Errors
+    /// See [`WriteError`]. After any error the revocations still bind.
+    pub fn lift(&self, change: impl Into<Change>) -> Result<Receipt, WriteError> {
+        self.engine.submit(Command::Lift(change.into()))?.wait()
+    }
+
+    /// A handle that acts inside one tenant and cannot name another.
+    ///
+    /// # Errors
+    /// When the tenant's name is empty or too long.
+    pub fn tenant(&self, tenant: impl Into<String>) -> Result<TenantStore, InvalidSubject> {
+        let tenant = tenant.into();
+        Subject::tenant(tenant.as_str()).validate()?;
+        Ok(TenantStore::new(self.clone(), tenant.into_boxed_str()))
+    }
+
+    /// The earliest whole second that a new credential naming these subjects can bear as `iat` and `auth_time` without
+    /// being dead by an epoch; none if no epoch binds it.
+    ///
+    /// For issuers whose claims are whole seconds: a session that is started in the second of a revocation would be
+    /// dead at birth. Stamp it with this time, which is at most a second ahead and inside every verifier's leeway.
+    #[must_use]
+    pub fn admissible_from(&self, credential: &Credential<'_>) -> Option<Timestamp> {
+        self.shared.latest_epoch(credential, credential.tenant.as_deref()).map(Timestamp::next_whole_second)
+    }
+
+    /// How many subjects have an entry.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.denylist.len()
+    }
+
+    /// Whether no subject has an entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Which key the store's identities are derived from.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        self.shared.keyring.id()
+    }
+
+    /// Flushes everything to disk and to the audit sinks, and ends the store. From then on checks of what is not revoked
+    /// give [`Unknown`](Verdict::Unknown), and writes fail. It is also done, without a word, when the last clone of the
+    /// store is dropped.
+    ///
+    /// # Errors
+    /// When something that was acknowledged as accepted may not be on disk. The store is closed all the same.
+    pub fn close(&self) -> Result<(), CloseError> {
+        self.engine.close()
+    }
+}

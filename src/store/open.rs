@@ -1,0 +1,255 @@
+//! Opening and closing: from files to a running store, and back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::{BorneOutTime, Reading};
+use crate::codec::{self, MaxAges, Record};
+use crate::denylist::Denylist;
+use crate::journal::{AppendError, FileError, Journal, KeySource, RecoveryError, RecoveryReport, recover};
+use crate::model::{
+    Digest, Entry, EntryCause, Epochs, Item, Key, Keyring, Kind, Locator, Mark, Policy, Reason, Shape, Subject,
+    Timestamp, WideEntry,
+};
+use crate::storage::Storage;
+
+use super::committer::{Committer, Message};
+use super::maintenance::{Maintainer, Snapshotter};
+use super::write::Engine;
+use super::{CloseError, Counters, Durability, OpenError, Options, Shared, Store, auditing};
+
+/// The threads of a store, to be joined when it is closed.
+#[derive(Debug, Default)]
+pub(super) struct Threads {
+    committer: Option<JoinHandle<Result<(), Arc<FileError>>>>,
+    auditor: Option<JoinHandle<()>>,
+    maintainer: Option<Maintainer>,
+}
+
+impl Options {
+    fn validate(&self) -> Result<(), OpenError> {
+        if self.policy.max_age == Some(Duration::ZERO) || self.policy.tenant_max_age.values().any(Duration::is_zero) {
+            return Err(OpenError::Options("a maximum credential age of zero would deny everything: leave it out"));
+        }
+        if self.durability == Durability::Interval(Duration::ZERO) {
+            return Err(OpenError::Options("a sync interval of zero is Durability::Sync: use that"));
+        }
+        let mut tenants = self.policy.tenant_max_age.keys();
+        tenants.try_for_each(|tenant| Subject::tenant(&**tenant).validate()).map_err(OpenError::Tenant)
+    }
+}
+
+impl Store {
+    pub(super) fn start(options: Options, storage: Option<Arc<dyn Storage>>) -> Result<Self, OpenError> {
+        options.validate()?;
+        let thread_error = |error| OpenError::Thread(Arc::new(error));
+        let (mut engine, journal) = match storage {
+            None => (Engine::in_memory(&options), None),
+            Some(storage) => {
+                let (engine, journal) = Engine::open(&options, storage)?;
+                (engine, Some(journal))
+            }
+        };
+        let threads = engine.threads.get_mut();
+        if !options.sinks.is_empty() {
+            let (queue, thread) =
+                auditing::start(Arc::clone(&engine.shared), options.sinks.clone()).map_err(thread_error)?;
+            *engine.audit.get_mut() = Some(queue);
+            threads.auditor = Some(thread);
+        }
+        if let Some(journal) = journal {
+            let audit = engine.audit.get_mut().clone();
+            let committer = Committer::start(journal, options.durability, Arc::clone(&engine.shared), audit)
+                .map_err(thread_error)?;
+            engine.commits = Some(committer.sender);
+            threads.committer = Some(committer.thread);
+        }
+        let engine = Arc::new(engine);
+        if options.background {
+            let maintainer = Maintainer::start(&engine).map_err(thread_error)?;
+            engine.threads.lock().maintainer = Some(maintainer);
+        }
+        Ok(Self { shared: Arc::clone(&engine.shared), engine })
+    }
+
+    /// A store without files and threads: nothing can fail.
+    pub(super) fn assemble_in_memory(options: &Options) -> Self {
+        let engine = Arc::new(Engine::in_memory(options));
+        Self { shared: Arc::clone(&engine.shared), engine }
+    }
+}
+
+impl Engine {
+    fn in_memory(options: &Options) -> Self {
+        let keyring = match &options.key {
+            Some(key) => Keyring::new(key),
+            None => Keyring::new(&Key::generate().unwrap_or_else(|_| Key::ephemeral())),
+        };
+        let shared = Shared::new(options, keyring, Denylist::new(), RecoveryReport::default(), None);
+        Self::new(options, shared, None)
+    }
+
+    fn open(options: &Options, storage: Arc<dyn Storage>) -> Result<(Self, Journal), OpenError> {
+        let denylist = Denylist::new();
+        let mut recorded = MaxAges::default();
+        let key = options.key.clone().map_or(KeySource::Stored, KeySource::Given);
+        let now = Reading::now(&*options.clock);
+        let recovered = recover(Arc::clone(&storage), key, options.segment_bytes, now, &mut |record| match record {
+            Record::Entry(item) => denylist.join(item),
+            Record::MaxAges(ages) => recorded = ages,
+        })?;
+        denylist.rebuild_filter();
+        let snapshotter = Snapshotter::new(storage, recovered.identity);
+        let shared = Shared::new(options, recovered.keyring, denylist, recovered.report, recovered.last_reading);
+        shared.counters.log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
+        shared.counters.snapshot_bytes.store(recovered.snapshot_bytes, Ordering::Relaxed);
+        let mut journal = recovered.journal;
+        shared.record_max_ages(&mut journal, &recorded).map_err(RecoveryError::from)?;
+        Ok((Self::new(options, shared, Some(snapshotter)), journal))
+    }
+
+    fn new(options: &Options, shared: Shared, snapshotter: Option<Snapshotter>) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            writing: Mutex::new(()),
+            commits: None,
+            audit: Mutex::new(None),
+            snapshotter,
+            threads: Mutex::default(),
+            snapshot_after_bytes: options.snapshot_after_bytes,
+            rebuilding: Mutex::new(()),
+        }
+    }
+
+    /// Ends everything, in the order in which one part needs the other.
+    pub(super) fn close(&self) -> Result<(), CloseError> {
+        {
+            let _writing = self.writing.lock();
+            self.shared.closed.store(true, Ordering::Release);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if let Some(maintainer) = threads.maintainer {
+            maintainer.stop();
+        }
+        let mut result = Ok(());
+        if let (Some(commits), Some(committer)) = (&self.commits, threads.committer) {
+            // An error means that the thread is gone; joining it tells more.
+            commits.send(Message::Close).ok();
+            if let Ok(Err(error)) = committer.join() {
+                result = Err(CloseError::NotDurable(error));
+            }
+        }
+        if let Some(snapshotter) = &self.snapshotter {
+            snapshotter.release();
+        }
+        // The auditor ends when no one can send to it any more.
+        drop(self.audit.lock().take());
+        if let Some(auditor) = threads.auditor {
+            auditor.join().ok();
+        }
+        result
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // There is nobody to tell; whoever wants to know calls `close`.
+        self.close().ok();
+    }
+}
+
+impl Shared {
+    fn new(
+        options: &Options,
+        keyring: Keyring,
+        denylist: Denylist,
+        recovery: RecoveryReport,
+        last_reading: Option<Reading>,
+    ) -> Self {
+        let now = Reading::now(&*options.clock);
+        let last_reading = last_reading.filter(|_| !options.accept_clock);
+        Self {
+            max_ages: max_ages(&options.policy, &keyring),
+            denylist,
+            keyring,
+            policy: options.policy.clone(),
+            clock: Arc::clone(&options.clock),
+            time: Mutex::new(BorneOutTime::start(now, last_reading)),
+            high_water: AtomicU64::new(last_reading.map_or(0, |last| last.wall.as_nanos())),
+            closed: AtomicBool::new(false),
+            retain_labels: options.retain_labels,
+            capacity: options.capacity,
+            recovery,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Writes the maximum credential ages into the log if they are not those that were `recorded`.
+    ///
+    /// Epochs were forgotten because credentials of their time were dead by age. Where an age is now higher, or gone,
+    /// that is made up for by one epoch for the whole store or tenant: what was dead by age stays dead.
+    fn record_max_ages(&self, journal: &mut Journal, recorded: &MaxAges) -> Result<(), FileError> {
+        if *recorded == self.max_ages {
+            return Ok(());
+        }
+        let reading = self.reading();
+        let mut floors = Vec::new();
+        if let Some(age) = recorded.store
+            && self.max_ages.store.is_none_or(|now| now > age)
+        {
+            let everyone = Subject::everyone();
+            let identity = (self.keyring.digest_of(&everyone), self.keyring.locator_of(&everyone));
+            floors.extend(floor(Kind::Everyone, identity, age, reading.wall));
+        }
+        for (digest, locator, age) in &recorded.tenants {
+            let before = recorded.store.map_or(*age, |store| store.min(*age));
+            if self.max_ages.age_in(Some(*digest)).is_none_or(|now| now > before) {
+                floors.extend(floor(Kind::Tenant, (*digest, *locator), before, reading.wall));
+            }
+        }
+        let mut payload = Vec::new();
+        let records = floors.iter().cloned().map(Record::Entry).chain([Record::MaxAges(self.max_ages.clone())]);
+        let error = |source: std::io::Error| FileError::of("record the maximum credential ages in", "the log")(source);
+        for record in records {
+            codec::encode(&record, &mut payload).map_err(|encode| error(std::io::Error::other(encode)))?;
+        }
+        journal.append(&payload, reading).map_err(|append| match append {
+            AppendError::NotWritten(error) | AppendError::Poisoned(error) => error,
+        })?;
+        journal.sync()?;
+        floors.into_iter().for_each(|item| self.denylist.join(item));
+        Ok(())
+    }
+}
+
+/// The maximum ages of a policy, as they are recorded.
+fn max_ages(policy: &Policy, keyring: &Keyring) -> MaxAges {
+    let nanos = |age: Duration| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+    let tenants = policy.tenant_max_age.iter().map(|(tenant, age)| {
+        let subject = Subject::tenant(&**tenant);
+        (keyring.digest_of(&subject), keyring.locator_of(&subject), nanos(*age))
+    });
+    let mut tenants: Vec<_> = tenants.collect();
+    tenants.sort_unstable();
+    MaxAges { store: policy.max_age.map(nanos), tenants }
+}
+
+/// Both epochs on a whole store or tenant, `age` nanoseconds ago.
+fn floor(kind: Kind, (digest, locator): (Digest, Locator), age: u64, now: Timestamp) -> Option<Item> {
+    let epoch = now.saturating_sub(Duration::from_nanos(age));
+    if epoch == Timestamp::MIN {
+        return None;
+    }
+    let epochs = || {
+        let cause = EntryCause { reason: Reason::Policy, actor: None };
+        Epochs::one(Mark { epoch, at: now, cause, spared: Vec::new() })
+    };
+    let entry = WideEntry { reauthenticate: epochs(), reissue: epochs(), ..WideEntry::default() };
+    let shape = Shape { kind, in_tenant: false, at_issuer: false };
+    let scope = (kind == Kind::Tenant).then_some(digest);
+    Some(Item { digest, locator, shape, entry: Entry::Wide(entry), scope, label: None })
+}

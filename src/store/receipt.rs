@@ -1,0 +1,114 @@
+//! The answer to a write: at once, later, or as a future.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::WriteError;
+
+/// What has been acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Acknowledgement {
+    /// It is on disk.
+    Durable,
+    /// It is with the operating system, which syncs it within the configured interval.
+    Accepted,
+    /// It is in memory, or with an operating system that is not told to sync.
+    Memory,
+}
+
+/// A change was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Receipt {
+    /// What has been acknowledged.
+    pub acknowledgement: Acknowledgement,
+    /// How many of the commands changed anything. An `enable` of what is not disabled, or a `lift` of what is not
+    /// revoked, changes nothing: tell the person who asked.
+    pub changed: usize,
+}
+
+impl Receipt {
+    /// Whether anything changed.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.changed > 0
+    }
+}
+
+/// A change that has been submitted: a `Future`, and something to wait on.
+///
+/// A revocation denies from the moment that it was submitted; what is pending is its acknowledgement. Dropping this
+/// takes nothing back.
+#[derive(Debug)]
+#[must_use = "wait for it, or await it: until then the change is not acknowledged"]
+pub struct Pending(Arc<Completion>);
+
+/// Where the acknowledgement arrives.
+#[derive(Debug, Default)]
+pub(super) struct Completion {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    result: Option<Result<Receipt, WriteError>>,
+    waker: Option<Waker>,
+}
+
+impl Completion {
+    pub(super) fn complete(&self, result: Result<Receipt, WriteError>) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.result = Some(result);
+            state.waker.take()
+        };
+        self.arrived.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Pending {
+    pub(super) fn new(completion: Arc<Completion>) -> Self {
+        Self(completion)
+    }
+
+    /// Blocks until the change is acknowledged.
+    ///
+    /// # Errors
+    /// [`WriteError::NotDurable`] or [`WriteError::Closed`]; see there for what is in memory.
+    pub fn wait(self) -> Result<Receipt, WriteError> {
+        let mut state = self.0.state.lock();
+        loop {
+            if let Some(result) = &state.result {
+                return result.clone();
+            }
+            self.0.arrived.wait(&mut state);
+        }
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Receipt, WriteError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.state.lock();
+        if let Some(result) = &state.result {
+            return Poll::Ready(result.clone());
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => state.waker = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+}

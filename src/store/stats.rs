@@ -1,0 +1,72 @@
+//! Figures for an operator.
+
+use std::sync::atomic::Ordering;
+
+use crate::journal::RecoveryReport;
+use crate::model::{Kind, Timestamp};
+
+use super::Store;
+
+/// How a store is doing.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Stats {
+    /// How many subjects have an entry.
+    pub entries: usize,
+    /// The same by kind, from narrow to wide.
+    pub entries_by_kind: [(Kind, usize); 9],
+    /// How many may have one.
+    pub capacity: usize,
+    /// Memory of the filter, in bytes.
+    pub filter_bytes: usize,
+    /// How often the filter was rebuilt.
+    pub filter_rebuilds: u64,
+    /// Entries forgotten since the store was opened, their retention having ended.
+    pub forgotten: u64,
+    /// Group commits since the store was opened.
+    pub batches: u64,
+    /// Bytes of log since the last snapshot.
+    pub log_bytes: u64,
+    /// Bytes of the last snapshot.
+    pub snapshot_bytes: u64,
+    /// Snapshots taken since the store was opened.
+    pub snapshots: u64,
+    /// Why the last attempt at a snapshot failed; none if it succeeded.
+    pub snapshot_error: Option<String>,
+    /// Why nothing more is written to disk; none while all is well.
+    pub write_error: Option<String>,
+    /// Audit records that a sink did not take, since the store was opened. Alarm on any.
+    pub audit_failures: u64,
+    /// The time by which entries are forgotten: what the wall clock says and the boot clock bears out.
+    pub borne_out_time: Timestamp,
+    /// What was found when the store was opened.
+    pub recovery: RecoveryReport,
+}
+
+impl Store {
+    /// Figures for an operator.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = &*self.shared;
+        let counters = &shared.counters;
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            entries: shared.denylist.len(),
+            entries_by_kind: Kind::ALL.map(|kind| (kind, shared.denylist.count_of(kind))),
+            capacity: shared.capacity,
+            filter_bytes: shared.denylist.filter_bytes(),
+            filter_rebuilds: load(&counters.filter_rebuilds),
+            forgotten: load(&counters.forgotten),
+            batches: load(&counters.batches),
+            log_bytes: load(&counters.log_bytes),
+            snapshot_bytes: load(&counters.snapshot_bytes),
+            snapshots: load(&counters.snapshots),
+            snapshot_error: counters.snapshot_error.lock().as_ref().map(ToString::to_string),
+            write_error: counters.poison.lock().as_ref().map(ToString::to_string),
+            audit_failures: load(&counters.audit_failures),
+            borne_out_time: shared.reading().wall,
+            recovery: shared.recovery.clone(),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The one write path: validate, turn into entries to join, apply what denies, log, and only then apply what undoes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+
+use crate::audit::{Action, AuditRecord, Outcome, Target};
+use crate::codec::{self, Record};
+use crate::journal::PAYLOAD_BYTES_MAX;
+use crate::model::{
+    Change, Digest, Entry, EntryCause, EpochKind, Epochs, InvalidRevocation, Item, Mark, NarrowEntry, Provenance,
+    Revocation, Subject, Timestamp, WideEntry,
+};
+
+use super::auditing::AuditQueue;
+use super::committer::{Commit, Message, outcome};
+use super::maintenance::Snapshotter;
+use super::open::Threads;
+use super::receipt::Completion;
+use super::{Acknowledgement, Pending, Receipt, Shared, WriteError};
+
+/// What can be asked of a store.
+#[derive(Debug)]
+pub(super) enum Command {
+    Revoke(Revocation),
+    Disable(Change),
+    Enable(Change),
+    Lift(Change),
+}
+
+/// A command with everything that does not depend on what is known already.
+struct Prepared {
+    command: Command,
+    digest: Digest,
+    spared: Vec<Digest>,
+}
+
+/// What a command comes to, given what is known.
+struct Effect {
+    item: Item,
+    /// Whether it undoes, so that it may take effect only once it is logged.
+    undoes: bool,
+}
+
+/// What changes the store: one at a time.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) shared: Arc<Shared>,
+    /// Held from the look at what is known until the commit is on its way, so that commits are sent in the order in
+    /// which they were applied.
+    pub(super) writing: Mutex<()>,
+    /// None for a store that keeps nothing on disk.
+    pub(super) commits: Option<Sender<Message>>,
+    pub(super) audit: Mutex<Option<AuditQueue>>,
+    pub(super) snapshotter: Option<Snapshotter>,
+    pub(super) threads: Mutex<Threads>,
+    pub(super) snapshot_after_bytes: u64,
+    pub(super) rebuilding: Mutex<()>,
+}
+
+impl Command {
+    fn subject(&self) -> &Subject {
+        match self {
+            Self::Revoke(revocation) => &revocation.subject,
+            Self::Disable(change) | Self::Enable(change) | Self::Lift(change) => &change.subject,
+        }
+    }
+
+    fn provenance(&self) -> &Provenance {
+        match self {
+            Self::Revoke(revocation) => &revocation.provenance,
+            Self::Disable(change) | Self::Enable(change) | Self::Lift(change) => &change.provenance,
+        }
+    }
+
+    fn validate(&self) -> Result<(), InvalidRevocation> {
+        match self {
+            Self::Revoke(revocation) => revocation.validate(),
+            Self::Disable(change) | Self::Enable(change) => {
+                change.validate()?;
+                let kind = change.subject.kind();
+                if kind.can_be_disabled() { Ok(()) } else { Err(InvalidRevocation::NotDisableable { kind }) }
+            }
+            Self::Lift(change) => change.validate(),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn submit(&self, command: Command) -> Result<Pending, WriteError> {
+        let now = self.shared.clock.wall();
+        let prepared = self.shared.prepare(command, now)?;
+        self.write(vec![prepared], now)
+    }
+
+    pub(super) fn submit_many(&self, commands: impl Iterator<Item = Command>) -> Result<Pending, WriteError> {
+        let now = self.shared.clock.wall();
+        let prepared = commands.enumerate().map(|(index, command)| {
+            self.shared.prepare(command, now).map_err(|source| WriteError::InBatch { index, source: Box::new(source) })
+        });
+        self.write(prepared.collect::<Result<_, _>>()?, now)
+    }
+
+    fn write(&self, commands: Vec<Prepared>, now: Timestamp) -> Result<Pending, WriteError> {
+        let shared = &*self.shared;
+        let audit = self.audit.lock().clone();
+        let mut payload = Vec::new();
+        let (mut denials, mut undo, mut audits) = (Vec::new(), Vec::new(), Vec::new());
+        let mut new = HashSet::new();
+
+        let writing = self.writing.lock();
+        if shared.is_closed() {
+            return Err(WriteError::Closed);
+        }
+        for prepared in &commands {
+            let known = shared.denylist.item(prepared.command.subject().shape(), &prepared.digest);
+            if known.is_none() {
+                new.insert(prepared.digest);
+            }
+            let effect = shared.effect(prepared, known.as_ref().map(|item| &item.entry), now);
+            if audit.is_some() {
+                audits.push(shared.audit_record(prepared, effect.as_ref(), now));
+            }
+            let Some(Effect { item, undoes }) = effect else { continue };
+            let record = Record::Entry(item);
+            codec::encode(&record, &mut payload).map_err(|_| too_large(payload.len()))?;
+            if let Record::Entry(item) = record {
+                if undoes { undo.push(item) } else { denials.push(item) }
+            }
+        }
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(too_large(payload.len()));
+        }
+        let entries = shared.denylist.len();
+        if !denials.is_empty() && entries.saturating_add(new.len()) > shared.capacity && !new.is_empty() {
+            return Err(WriteError::CapacityExceeded { entries, capacity: shared.capacity });
+        }
+
+        // From here on it denies, whatever becomes of the disk.
+        let changed = denials.len() + undo.len();
+        for item in denials {
+            shared.denylist.join(item);
+        }
+        let completion = Arc::new(Completion::default());
+        let pending = Pending::new(Arc::clone(&completion));
+        match &self.commits {
+            Some(commits) if changed > 0 => {
+                let commit = Commit { payload, undo, changed, audits, completion };
+                if commits.send(Message::Commit(commit)).is_err() {
+                    return Err(WriteError::Closed);
+                }
+                drop(writing);
+            }
+            _ => {
+                for item in undo {
+                    shared.denylist.join(item);
+                }
+                drop(writing);
+                let acknowledgement = match self.commits {
+                    Some(_) => Acknowledgement::Durable,
+                    None => Acknowledgement::Memory,
+                };
+                for mut record in audits {
+                    if record.outcome != Outcome::Unchanged {
+                        record.outcome = outcome(&Ok(acknowledgement));
+                    }
+                    if let Some(audit) = &audit {
+                        audit.push(record);
+                    }
+                }
+                completion.complete(Ok(Receipt { acknowledgement, changed }));
+            }
+        }
+        Ok(pending)
+    }
+}
+
+fn too_large(bytes: usize) -> WriteError {
+    WriteError::BatchTooLarge { bytes, limit: PAYLOAD_BYTES_MAX }
+}
+
+impl Shared {
+    /// Checks a command, and computes its identities.
+    fn prepare(&self, command: Command, now: Timestamp) -> Result<Prepared, WriteError> {
+        command.validate()?;
+        let mut spared = Vec::new();
+        if let Command::Revoke(revocation) = &command {
+            if let Some(epoch) = revocation.epoch.time()
+                && epoch > now.saturating_add(self.policy.skew)
+            {
+                return Err(WriteError::EpochInFuture { epoch, now, skew: self.policy.skew });
+            }
+            if let Some(until) = revocation.until.time()
+                && until.saturating_add(self.policy.leeway) < now
+            {
+                return Err(WriteError::RetentionInPast { until, now });
+            }
+            spared = revocation.spared().map(|session| self.keyring.digest_of(&session)).collect();
+        }
+        let digest = self.keyring.digest_of(command.subject());
+        Ok(Prepared { command, digest, spared })
+    }
+
+    /// What a command comes to, given what is known of its subject; none if it changes nothing.
+    ///
+    /// A mark is always made after whatever has been lifted, so that no clock makes a revocation void; and what is
+    /// undone is what is known, and no more.
+    fn effect(&self, prepared: &Prepared, known: Option<&Entry>, now: Timestamp) -> Option<Effect> {
+        let subject = prepared.command.subject();
+        let provenance = prepared.command.provenance();
+        let cause = EntryCause {
+            reason: provenance.reason,
+            actor: provenance.actor.as_ref().map(|actor| actor.id.as_str().into()),
+        };
+        let (narrow, wide) = match known {
+            Some(Entry::Narrow(narrow)) => (Some(narrow), None),
+            Some(Entry::Wide(wide)) => (None, Some(wide)),
+            None => (None, None),
+        };
+        let at = now.max(match (narrow, wide) {
+            (Some(narrow), _) => narrow.lifted.successor(),
+            (None, Some(wide)) => wide.lifted.max(wide.enabled).successor(),
+            (None, None) => Timestamp::MIN,
+        });
+        let entry = match &prepared.command {
+            Command::Revoke(revocation) if subject.kind().is_narrow() => {
+                Entry::Narrow(NarrowEntry::denied(at, cause, revocation.until.time().unwrap_or(Timestamp::MAX)))
+            }
+            Command::Revoke(revocation) => {
+                let epoch = revocation.epoch.time().unwrap_or(now);
+                let epochs = Epochs::one(Mark { epoch, at, cause, spared: prepared.spared.clone() });
+                Entry::Wide(match revocation.epoch_kind {
+                    EpochKind::Reauthenticate => WideEntry { reauthenticate: epochs, ..WideEntry::default() },
+                    EpochKind::Reissue => WideEntry { reissue: epochs, ..WideEntry::default() },
+                })
+            }
+            Command::Disable(_) => Entry::Wide(WideEntry {
+                disabled: Some((at, cause.clone())),
+                reauthenticate: Epochs::one(Mark { epoch: now, at, cause, spared: Vec::new() }),
+                ..WideEntry::default()
+            }),
+            Command::Enable(_) => {
+                let (enabled, _) = wide?.disabled_since()?;
+                Entry::Wide(WideEntry { enabled: *enabled, ..WideEntry::default() })
+            }
+            Command::Lift(_) => match (narrow, wide) {
+                (Some(narrow), _) if narrow.denies() => Entry::Narrow(NarrowEntry {
+                    at: Timestamp::MIN,
+                    cause: EntryCause::default(),
+                    lifted: narrow.at,
+                    until: narrow.until,
+                }),
+                (_, Some(wide)) => Entry::Wide(WideEntry { lifted: wide.last_mark()?, ..WideEntry::default() }),
+                _ => return None,
+            },
+        };
+        let undoes = matches!(prepared.command, Command::Enable(_) | Command::Lift(_));
+        let scope = match subject.kind() {
+            kind if kind.is_narrow() => None,
+            _ => subject.tenant_name().map(|tenant| self.keyring.digest_of(&Subject::tenant(tenant))),
+        };
+        let label = if self.retain_labels { subject.label().map(Into::into) } else { None };
+        let locator = self.keyring.locator_of(subject);
+        Some(Effect {
+            item: Item { digest: prepared.digest, locator, shape: subject.shape(), entry, scope, label },
+            undoes,
+        })
+    }
+
+    /// The record for the sinks. Names are in it only where the options retain them.
+    fn audit_record(&self, prepared: &Prepared, effect: Option<&Effect>, now: Timestamp) -> AuditRecord {
+        let subject = prepared.command.subject();
+        let provenance = prepared.command.provenance();
+        let name = |name: Option<&str>| if self.retain_labels { name.map(str::to_owned) } else { None };
+        let action = match prepared.command {
+            Command::Revoke(_) => Action::Revoke,
+            Command::Disable(_) => Action::Disable,
+            Command::Enable(_) => Action::Enable,
+            Command::Lift(_) => Action::Lift,
+        };
+        let mut target = Target::new(subject.kind().as_str(), prepared.digest.to_string());
+        target.label = name(subject.label());
+        target.issuer = name(subject.issuer_name());
+        let mut record =
+            AuditRecord::new(self.next_audit_sequence(), now.into(), action, target, provenance.reason.as_str());
+        record.tenant = name(subject.tenant_name());
+        record.txn.clone_from(&provenance.transaction);
+        record.note.clone_from(&provenance.note);
+        record.actor.clone_from(&provenance.actor);
+        record.channel = provenance.channel;
+        if let Some(initiator) = provenance.initiator {
+            record.initiating_entity = initiator;
+        }
+        match effect.map(|effect| &effect.item.entry) {
+            None => record.outcome = Outcome::Unchanged,
+            Some(Entry::Narrow(entry)) if action == Action::Revoke => {
+                record.effect = Some("denied".to_owned());
+                record.until = (entry.until != Timestamp::MAX).then(|| entry.until.to_string());
+            }
+            Some(Entry::Wide(entry)) => {
+                let reauthenticate = entry.reauthenticate.iter().next();
+                let mark = reauthenticate.or(entry.reissue.iter().next());
+                record.epoch = mark.map(|mark| mark.epoch.to_string());
+                record.effect = mark.map(|_| {
+                    let effect = match (action, reauthenticate) {
+                        (Action::Disable, _) => "disabled",
+                        (_, Some(_)) => "reauthenticate",
+                        (_, None) => "reissue",
+                    };
+                    effect.to_owned()
+                });
+            }
+            Some(Entry::Narrow(_)) => {}
+        }
+        record
+    }
+
+    fn next_audit_sequence(&self) -> u64 {
+        self.counters.audit_sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
