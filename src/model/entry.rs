@@ -122,6 +122,11 @@ impl WideEntry {
         self.disabled.as_ref().filter(|(at, _)| *at > self.enabled)
     }
 
+    /// The last time at which anything was decided that can be undone.
+    pub(crate) fn latest_mark(&self) -> Timestamp {
+        self.last_mark().into_iter().chain(self.disabled.iter().map(|(at, _)| *at)).max().unwrap_or_default()
+    }
+
     /// When the last epoch that it holds was made, for a lift to name.
     pub(crate) fn last_mark(&self) -> Option<Timestamp> {
         self.reauthenticate.0.iter().chain(&self.reissue.0).map(|mark| mark.at).max()

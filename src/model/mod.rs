@@ -4,6 +4,8 @@
 
 mod credential;
 mod entry;
+#[cfg(test)]
+mod entry_laws;
 mod identity;
 mod policy;
 mod provenance;

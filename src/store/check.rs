@@ -14,22 +14,22 @@ impl Shared {
             return Verdict::Revoked(denial);
         }
         let now = self.clock.coarse_wall();
+        if now.saturating_add(self.policy.skew) < self.high_water() {
+            return Verdict::Unknown(Cause::Clock);
+        }
         if let Some(denial) = self.policy.denies(credential, tenant, now) {
             return Verdict::Revoked(denial);
         }
-        match self.doubt(credential, now) {
+        match self.doubt(credential) {
             Some(cause) => Verdict::Unknown(cause),
             None => Verdict::Clear,
         }
     }
 
     /// Why "nothing denies it" is not enough to let it in.
-    fn doubt(&self, credential: &Credential<'_>, now: Timestamp) -> Option<Cause> {
+    fn doubt(&self, credential: &Credential<'_>) -> Option<Cause> {
         if self.is_closed() {
             return Some(Cause::Closed);
-        }
-        if now.saturating_add(self.policy.skew) < self.high_water() {
-            return Some(Cause::Clock);
         }
         let malformed = credential.malformed_claim().map(Cause::MalformedClaim);
         malformed.or_else(|| self.policy.missing_claim(credential).map(Cause::MissingClaim))

@@ -11,7 +11,7 @@ use crate::journal::{AppendError, FileError, Journal, PAYLOAD_BYTES_MAX, Positio
 use crate::model::Item;
 
 use super::auditing::AuditQueue;
-use super::receipt::Completion;
+use super::receipt::Duty;
 use super::{Acknowledgement, Durability, Receipt, Shared, WriteError};
 
 /// How many commits may wait; then writers wait.
@@ -28,7 +28,7 @@ pub(super) struct Commit {
     pub(super) undo: Vec<Item>,
     pub(super) changed: usize,
     pub(super) audits: Vec<AuditRecord>,
-    pub(super) completion: Arc<Completion>,
+    pub(super) duty: Duty,
 }
 
 #[derive(Debug)]
@@ -141,11 +141,10 @@ impl Run {
         }
         self.shared.counters.log_bytes.fetch_add(self.journal.bytes_written() - before, Ordering::Relaxed);
         self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);
-        match self.durability {
-            Durability::Sync => self.sync().map(|_| Acknowledgement::Durable),
-            Durability::Interval(_) => Ok(Acknowledgement::Accepted),
-            Durability::Memory => Ok(Acknowledgement::Memory),
+        if self.durability == Durability::Sync {
+            self.sync()?;
         }
+        Ok(self.durability.acknowledgement())
     }
 
     fn acknowledge(&self, commit: Commit, result: Result<Acknowledgement, Arc<FileError>>) {
@@ -164,7 +163,7 @@ impl Run {
             }
         }
         let receipt = |acknowledgement| Receipt { acknowledgement, changed: commit.changed };
-        commit.completion.complete(result.map(receipt).map_err(WriteError::NotDurable));
+        commit.duty.acknowledge(result.map(receipt).map_err(WriteError::NotDurable));
     }
 
     fn sync(&mut self) -> Result<Position, Arc<FileError>> {

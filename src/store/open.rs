@@ -20,7 +20,7 @@ use crate::storage::Storage;
 use super::committer::{Committer, Message};
 use super::maintenance::{Maintainer, Snapshotter};
 use super::write::Engine;
-use super::{CloseError, Counters, Durability, OpenError, Options, Shared, Store, auditing};
+use super::{Acknowledgement, CloseError, Counters, Durability, OpenError, Options, Shared, Store, auditing};
 
 /// The threads of a store, to be joined when it is closed.
 #[derive(Debug, Default)]
@@ -113,7 +113,12 @@ impl Engine {
     }
 
     fn new(options: &Options, shared: Shared, snapshotter: Option<Snapshotter>) -> Self {
+        let acknowledgement = match snapshotter {
+            Some(_) => options.durability.acknowledgement(),
+            None => Acknowledgement::Memory,
+        };
         Self {
+            acknowledgement,
             shared: Arc::new(shared),
             writing: Mutex::new(()),
             commits: None,

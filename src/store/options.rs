@@ -10,7 +10,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::model::{Claim, Key, Policy};
 use crate::storage::{FileStorage, Storage};
 
-use super::{OpenError, Store};
+use super::{Acknowledgement, OpenError, Store};
 
 /// When a revocation is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,17 @@ pub enum Durability {
     /// Once it is written to the operating system, which is never told to sync except by a snapshot or a close. It
     /// survives the end of the process; the receipt says `Memory`.
     Memory,
+}
+
+impl Durability {
+    /// What a commit is acknowledged as.
+    pub(super) const fn acknowledgement(self) -> Acknowledgement {
+        match self {
+            Self::Sync => Acknowledgement::Durable,
+            Self::Interval(_) => Acknowledgement::Accepted,
+            Self::Memory => Acknowledgement::Memory,
+        }
+    }
 }
 
 /// How a store is opened. Each default is the safe choice for one process that verifies its own tokens.

@@ -6,6 +6,8 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::journal::FileError;
+
 use super::WriteError;
 
 /// What has been acknowledged.
@@ -50,9 +52,34 @@ impl Receipt {
 #[must_use = "wait for it, or await it: until then the change is not acknowledged"]
 pub struct Pending(Arc<Completion>);
 
+/// The duty to acknowledge: whoever drops it without a word (a thread that panicked) says that nothing is durable.
+#[derive(Debug)]
+pub(super) struct Duty(Arc<Completion>);
+
+impl Duty {
+    pub(super) fn new() -> (Self, Pending) {
+        let completion = Arc::new(Completion::default());
+        (Self(Arc::clone(&completion)), Pending(completion))
+    }
+
+    pub(super) fn acknowledge(self, result: Result<Receipt, WriteError>) {
+        self.0.complete(result);
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        self.0.complete(Err(WriteError::NotDurable(Arc::new(FileError {
+            operation: "commit to",
+            file: "the log".to_owned(),
+            source: std::io::Error::other("the thread that writes it has stopped"),
+        }))));
+    }
+}
+
 /// Where the acknowledgement arrives.
 #[derive(Debug, Default)]
-pub(super) struct Completion {
+struct Completion {
     state: Mutex<State>,
     arrived: Condvar,
 }
@@ -64,10 +91,11 @@ struct State {
 }
 
 impl Completion {
-    pub(super) fn complete(&self, result: Result<Receipt, WriteError>) {
+    /// The first word counts.
+    fn complete(&self, result: Result<Receipt, WriteError>) {
         let waker = {
             let mut state = self.state.lock();
-            state.result = Some(result);
+            state.result.get_or_insert(result);
             state.waker.take()
         };
         self.arrived.notify_all();
@@ -78,10 +106,6 @@ impl Completion {
 }
 
 impl Pending {
-    pub(super) fn new(completion: Arc<Completion>) -> Self {
-        Self(completion)
-    }
-
     /// Blocks until the change is acknowledged.
     ///
     /// # Errors

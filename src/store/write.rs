@@ -19,7 +19,7 @@ use super::auditing::AuditQueue;
 use super::committer::{Commit, Message, outcome};
 use super::maintenance::Snapshotter;
 use super::open::Threads;
-use super::receipt::Completion;
+use super::receipt::Duty;
 use super::{Acknowledgement, Pending, Receipt, Shared, WriteError};
 
 /// What can be asked of a store.
@@ -58,6 +58,8 @@ pub(super) struct Engine {
     pub(super) snapshotter: Option<Snapshotter>,
     pub(super) threads: Mutex<Threads>,
     pub(super) snapshot_after_bytes: u64,
+    /// What a commit is acknowledged as.
+    pub(super) acknowledgement: Acknowledgement,
     pub(super) rebuilding: Mutex<()>,
 }
 
@@ -117,9 +119,6 @@ impl Engine {
         }
         for prepared in &commands {
             let known = shared.denylist.item(prepared.command.subject().shape(), &prepared.digest);
-            if known.is_none() {
-                new.insert(prepared.digest);
-            }
             let effect = shared.effect(prepared, known.as_ref().map(|item| &item.entry), now);
             if audit.is_some() {
                 audits.push(shared.audit_record(prepared, effect.as_ref(), now));
@@ -128,14 +127,17 @@ impl Engine {
             let record = Record::Entry(item);
             codec::encode(&record, &mut payload).map_err(|_| too_large(payload.len()))?;
             if let Record::Entry(item) = record {
+                if known.is_none() {
+                    new.insert(prepared.digest);
+                }
                 if undoes { undo.push(item) } else { denials.push(item) }
             }
-        }
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(too_large(payload.len()));
+            if payload.len() > PAYLOAD_BYTES_MAX {
+                return Err(too_large(payload.len()));
+            }
         }
         let entries = shared.denylist.len();
-        if !denials.is_empty() && entries.saturating_add(new.len()) > shared.capacity && !new.is_empty() {
+        if !new.is_empty() && entries.saturating_add(new.len()) > shared.capacity {
             return Err(WriteError::CapacityExceeded { entries, capacity: shared.capacity });
         }
 
@@ -144,14 +146,12 @@ impl Engine {
         for item in denials {
             shared.denylist.join(item);
         }
-        let completion = Arc::new(Completion::default());
-        let pending = Pending::new(Arc::clone(&completion));
+        let (duty, pending) = Duty::new();
         match &self.commits {
             Some(commits) if changed > 0 => {
-                let commit = Commit { payload, undo, changed, audits, completion };
-                if commits.send(Message::Commit(commit)).is_err() {
-                    return Err(WriteError::Closed);
-                }
+                let commit = Commit { payload, undo, changed, audits, duty };
+                // If the committer is gone, dropping the commit says so to whoever waits.
+                commits.send(Message::Commit(commit)).ok();
                 drop(writing);
             }
             _ => {
@@ -159,10 +159,7 @@ impl Engine {
                     shared.denylist.join(item);
                 }
                 drop(writing);
-                let acknowledgement = match self.commits {
-                    Some(_) => Acknowledgement::Durable,
-                    None => Acknowledgement::Memory,
-                };
+                let acknowledgement = self.acknowledgement;
                 for mut record in audits {
                     if record.outcome != Outcome::Unchanged {
                         record.outcome = outcome(&Ok(acknowledgement));
@@ -171,7 +168,7 @@ impl Engine {
                         audit.push(record);
                     }
                 }
-                completion.complete(Ok(Receipt { acknowledgement, changed }));
+                duty.acknowledge(Ok(Receipt { acknowledgement, changed }));
             }
         }
         Ok(pending)
@@ -220,11 +217,13 @@ impl Shared {
             Some(Entry::Wide(wide)) => (None, Some(wide)),
             None => (None, None),
         };
-        let at = now.max(match (narrow, wide) {
-            (Some(narrow), _) => narrow.lifted.successor(),
-            (None, Some(wide)) => wide.lifted.max(wide.enabled).successor(),
+        // Also after every mark that is known: a lift of that one may be on its way, and must not void this one.
+        let latest = match (narrow, wide) {
+            (Some(narrow), _) => narrow.at.max(narrow.lifted),
+            (None, Some(wide)) => wide.latest_mark().max(wide.lifted).max(wide.enabled),
             (None, None) => Timestamp::MIN,
-        });
+        };
+        let at = now.max(latest.successor());
         let entry = match &prepared.command {
             Command::Revoke(revocation) if subject.kind().is_narrow() => {
                 Entry::Narrow(NarrowEntry::denied(at, cause, revocation.until.time().unwrap_or(Timestamp::MAX)))
