@@ -1,10 +1,76 @@
 //! Instant revocation of tokens, sessions and users: a durable, in-process denylist that answers in nanoseconds.
+//!
+//! Someone is fired, a token leaks, an admin presses "log everyone out": with rescind linked in, a process knows on its
+//! very next request, from its own memory, and still knows after a crash.
+//!
+//! ```
+//! use rescind::{Credential, Reason, Revocation, Store, Subject, Verdict};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("revocations");
+//! # let iat = 1_700_000_000;
+//! let store = Store::open(path)?;
+//!
+//! // Once a request's token has been verified, ask:
+//! let credential = Credential::new().tenant("acme").user("alice").session("s1").token("jti-1").issued_at_secs(iat);
+//! match store.check(&credential) {
+//!     Verdict::Clear => { /* serve it */ }
+//!     Verdict::Revoked(denial) => println!("401: {denial}"),
+//!     Verdict::Unknown(cause) => println!("503, Retry-After: {cause}"),
+//! }
+//!
+//! // When somebody leaves:
+//! store.revoke(Revocation::of(Subject::user("alice").in_tenant("acme")).because(Reason::Offboarding).by("hr-system"))?;
+//! assert!(matches!(store.check(&credential), Verdict::Revoked(_)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What to call
+//!
+//! | to | call |
+//! |---|---|
+//! | open | [`Store::open`], [`Options`] for more, [`Store::in_memory`] for tests |
+//! | ask | [`Store::check`] with a [`Credential`]; [`Store::check_many`] |
+//! | revoke a token, session, family | [`Store::revoke`] with `Subject::token(..)`; say `.until(exp)` |
+//! | make people log in again | [`Store::revoke`] with a user, group, tenant, ...; `.sparing_session(..)` |
+//! | have tokens refreshed | the same with [`.reissue()`](Revocation::reissue) |
+//! | lock someone out until further notice | [`Store::disable`], [`Store::enable`] |
+//! | take something back | [`Store::lift`] |
+//! | do it from async code | [`Store::submit`], which gives a `Future` |
+//! | do many at once | [`Store::revoke_many`] |
+//! | limit the age of sessions | [`Options::max_credential_age`], per tenant too |
+//! | know why | [`Store::explain`], [`Store::list`], [`audit`] |
+//! | act for one tenant | [`Store::tenant`] |
+//!
+//! # What it is not
+//!
+//! It does not parse or verify tokens, keep sessions, or decide what somebody may do. It does not yet replicate: each
+//! process has a store of its own.
+//!
+//! # How it is built
+//!
+//! Data flows one way; each layer imports only those before it, and a test checks that.
+//!
+//! | layer | what it is |
+//! |---|---|
+//! | `model` | pure values and laws: subject, digest, credential, entry, policy, verdict |
+//! | `clock` | wall and boot time, and a clock for tests |
+//! | `codec` | bounded encoding of records |
+//! | `denylist` | the table in memory behind its lock-free filter |
+//! | [`storage`] | the seam to the disk: real files, and memory that models faults |
+//! | `journal` | segments, group commit, snapshots, recovery |
+//! | [`audit`] | records of every change, and sinks for them |
+//! | `store` | the one write path, the check, maintenance |
+//!
+//! The [`manual`] says what the words mean, what is on disk, and why.
+
 pub mod audit;
 mod clock;
 #[doc(hidden)]
 pub mod codec;
 mod denylist;
 mod journal;
+pub mod manual;
 mod model;
 pub mod storage;
 mod store;

@@ -10,7 +10,7 @@ pub const ACTOR_BYTES_MAX: usize = 256;
 /// The longest free-text note in bytes.
 pub const NOTE_BYTES_MAX: usize = 1024;
 
-/// Why something was revoked: a code for programs. Free text goes into [`Revocation::note`].
+/// Why something was revoked: a code for programs. Free text goes into [`Revocation::note`](crate::Revocation::note).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "u8", into = "u8")]
 #[non_exhaustive]

@@ -1,0 +1,26 @@
+//! The manual: what the words mean, why it is built so, what is on disk, what is promised and what is not.
+//!
+//! - [`semantics`]: subjects, epochs, flags, undoing, and why forgetting is safe
+//! - [`identity`]: the two hashes, and what somebody without the key can and cannot do
+//! - [`format`](mod@format): the files, byte by byte, and what recovery makes of them
+//! - [`operations`]: running it: durability, errors, clocks, audit, backups
+//! - [`threats`]: the threat model by boundary
+//! - [`decisions`]: where the design could have gone another way, and why it did not
+
+#[doc = include_str!("semantics.md")]
+pub mod semantics {}
+
+#[doc = include_str!("identity.md")]
+pub mod identity {}
+
+#[doc = include_str!("format.md")]
+pub mod format {}
+
+#[doc = include_str!("operations.md")]
+pub mod operations {}
+
+#[doc = include_str!("threats.md")]
+pub mod threats {}
+
+#[doc = include_str!("decisions.md")]
+pub mod decisions {}
