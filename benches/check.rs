@@ -2,7 +2,7 @@
 //! people write by hand, asked once per subject.
 //!
 //! `RESCIND_SCALE=full` adds ten million entries.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,5 +1,5 @@
 //! How long does it take to open a store: from a log, and from a snapshot?
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rescind::{Revocation, Store, Subject};

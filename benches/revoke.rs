@@ -1,5 +1,5 @@
 //! What does a revocation cost: by durability, alone and in batches? On the disk that holds the temporary directory.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 
 use std::time::Duration;
 

@@ -86,3 +86,8 @@ pub use store::{
     Acknowledgement, CloseError, Durability, Explanation, Fact, MaintenanceReport, OpenError, Options, Pending,
     Receipt, SnapshotError, SnapshotReport, Stats, Store, TenantStore, WriteError,
 };
+
+/// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

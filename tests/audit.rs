@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rescind::audit::{
-    Action, Actor, AuditError, AuditHead, AuditRecord, AuditSink, Channel, Defect, InitiatingEntity, JsonLines,
-    Outcome, Target, timestamp, verify, verify_against,
+    Action, AuditError, AuditHead, AuditRecord, AuditSink, Defect, JsonLines, Outcome, Target, timestamp, verify,
+    verify_against,
 };
+use rescind::{Actor, Channel, InitiatingEntity};
 use serde_json::json;
 
 fn record(seq: u64) -> AuditRecord {
@@ -61,7 +62,7 @@ fn a_record_says_what_is_known_and_nothing_else() {
     let mut full = record(1);
     full.txn = Some("t-1".into());
     full.tenant = Some("acme".into());
-    full.actor = Some(Actor::service("ci").session_digest("cd34").from_ip([192, 0, 2, 1].into()));
+    full.actor = Some(Actor::service("ci").in_session("cd34").from_ip([192, 0, 2, 1].into()));
     full.initiating_entity = InitiatingEntity::Policy;
     full.action = Action::Disable;
     full.target.label = Some("alice".into());

@@ -1,4 +1,5 @@
 //! The store as its users see it: writing, waiting, asking why, bad input, capacity, closing.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed test panics")]
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
@@ -276,16 +277,19 @@ fn a_session_started_in_the_second_of_an_epoch_can_be_admitted() {
     let clock = ManualClock::at(Timestamp::from_nanos(NOW * 1_000_000_000 + 400_000_000));
     let store = options(&clock).open_in_memory().unwrap();
     let alice = || Credential::new().user("alice");
-    assert_eq!(store.admissible_from(&alice()), None);
+    assert_eq!(store.admissible_from(&alice()), secs(0));
     store.revoke(Revocation::of(Subject::user("alice"))).unwrap();
     clock.advance(Duration::from_millis(100));
     // Logged in again at .5, but the claim says the whole second.
     let login = |at: Timestamp| alice().issued_at(at).auth_time(at);
     assert!(matches!(store.check(&login(secs(0))), Verdict::Revoked(_)));
-    let from = store.admissible_from(&alice()).unwrap();
+    let from = store.admissible_from(&alice());
     assert_eq!(from, secs(1));
     assert_eq!(store.check(&login(from)), Verdict::Clear);
-    assert_eq!(store.admissible_from(&Credential::new().user("bob")), None);
+    assert_eq!(store.admissible_from(&Credential::new().user("bob")), secs(0));
+    // An epoch of long ago is no reason to date a login back.
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(store.admissible_from(&alice()), secs(3600));
 }
 
 #[test]
@@ -406,4 +410,17 @@ fn an_actor_has_an_address_and_a_session_for_the_record() {
     let actor = Actor::service("gateway").from_ip(IpAddr::V4(Ipv4Addr::LOCALHOST)).in_session("row-7");
     let receipt = Store::in_memory().revoke(Revocation::of(Subject::token("t")).by(actor)).unwrap();
     assert!(receipt.is_changed());
+}
+
+#[test]
+fn the_filter_grows_without_maintenance_too() {
+    let store = Store::in_memory();
+    for first in (0..100_000).step_by(1000) {
+        let batch = (first..first + 1000).map(|n| Revocation::of(Subject::token(n.to_string())));
+        store.revoke_many(batch).unwrap();
+    }
+    let stats = store.stats();
+    assert!(stats.filter_rebuilds >= 2, "{}", stats.filter_rebuilds);
+    // Two bytes per entry, with room to double, and the smaller ones that came before.
+    assert!((200_000..1_000_000).contains(&stats.filter_bytes), "{}", stats.filter_bytes);
 }

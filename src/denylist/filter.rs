@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::model::Locator;
 
-/// Sizes are powers of two, from 2^6 words (512 B) on.
-const SIZE_LOG2_MIN: u32 = 6;
+/// Sizes are powers of two, from 2^10 words (8 KiB, made for 4,096 keys) on.
+const SIZE_LOG2_MIN: u32 = 10;
 /// The largest has 2^32 words (32 GiB): enough for 17 billion keys.
 const SIZE_LOG2_MAX: u32 = 32;
 const SLOTS: usize = 2 * (SIZE_LOG2_MAX - SIZE_LOG2_MIN + 1) as usize;

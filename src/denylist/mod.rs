@@ -275,6 +275,11 @@ impl Denylist {
         len > self.filter.capacity() || forgotten_since_rebuild > len.max(1024)
     }
 
+    /// Whether the filter holds twice what it is made for, so that a rebuild should not wait.
+    pub(crate) fn filter_is_overfull(&self) -> bool {
+        self.len() > self.filter.capacity().saturating_mul(2)
+    }
+
     /// Rebuilds the filter for the entries there are, with room to double, while it is read and written.
     pub(crate) fn rebuild_filter(&self) {
         self.filter.rebuild(self.len().saturating_mul(2), |add| {

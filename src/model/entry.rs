@@ -203,7 +203,16 @@ impl Epochs {
 
     /// The latest epoch that does not spare any of these sessions.
     pub(crate) fn binding(&self, spares: impl Fn(&Digest) -> bool) -> Option<&Mark> {
-        self.0.iter().find(|mark| !mark.spared.iter().any(&spares))
+        self.denying(None, spares)
+    }
+
+    /// The latest epoch at or after `time` that does not spare any of these sessions; without a time, any epoch.
+    ///
+    /// Times are compared first: most credentials are from after the latest epoch, and whom it spares is asked of few.
+    pub(crate) fn denying(&self, time: Option<Timestamp>, spares: impl Fn(&Digest) -> bool) -> Option<&Mark> {
+        // A whole-second claim t is dead iff t <= floor(epoch), which for a whole t is the same as t <= epoch.
+        let mut reached = self.0.iter().take_while(|mark| time.is_none_or(|time| time <= mark.epoch));
+        reached.find(|mark| !mark.spared.iter().any(&spares))
     }
 
     /// Brings the marks into the one form that depends only on what was joined, not on the order.

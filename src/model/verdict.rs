@@ -124,15 +124,8 @@ impl WideEntry {
             return Some(Denial { subject, effect: Effect::Disabled, since: Some(*at), reason: cause.reason });
         }
         let bound = |epochs: &Epochs, time: Option<Timestamp>, effect: fn(Timestamp) -> Effect| {
-            let mark = epochs.binding(&session_matches)?;
-            // A whole-second claim t is dead iff t <= floor(epoch), which for a whole t is the same as t <= epoch;
-            // a missing one is dead.
-            time.is_none_or(|time| time <= mark.epoch).then_some(Denial {
-                subject,
-                effect: effect(mark.epoch),
-                since: Some(mark.at),
-                reason: mark.cause.reason,
-            })
+            let mark = epochs.denying(time, &session_matches)?;
+            Some(Denial { subject, effect: effect(mark.epoch), since: Some(mark.at), reason: mark.cause.reason })
         };
         bound(&self.reauthenticate, credential.authenticated_at(), |epoch| Effect::Reauthenticate { epoch })
             .or_else(|| bound(&self.reissue, credential.issued_at.time(), |epoch| Effect::Reissue { epoch }))

@@ -62,22 +62,26 @@ impl Engine {
     fn maintain(&self) -> MaintenanceReport {
         let counters = &self.shared.counters;
         let forgotten = self.shared.forget();
-        let filter_rebuilt = {
-            // One rebuild at a time; whoever comes second finds nothing left to do.
-            let _rebuilding = self.rebuilding.lock();
-            let gone = counters.forgotten_since_rebuild.load(Ordering::Relaxed);
-            let unfit = self.shared.denylist.filter_is_unfit(gone);
-            if unfit {
-                self.shared.denylist.rebuild_filter();
-                counters.forgotten_since_rebuild.fetch_sub(gone, Ordering::Relaxed);
-                counters.filter_rebuilds.fetch_add(1, Ordering::Relaxed);
-            }
-            unfit
-        };
+        let filter_rebuilt = self.fit_filter();
         let log_bytes = counters.log_bytes.load(Ordering::Relaxed);
         let snapshot_bytes = counters.snapshot_bytes.load(Ordering::Relaxed);
         let is_due = log_bytes > self.snapshot_after_bytes.max(snapshot_bytes.saturating_mul(2));
         MaintenanceReport { forgotten, filter_rebuilt, snapshot: is_due.then(|| self.snapshot()) }
+    }
+
+    /// Rebuilds the filter if it no longer fits.
+    pub(super) fn fit_filter(&self) -> bool {
+        // One rebuild at a time; whoever comes second finds nothing left to do.
+        let _rebuilding = self.rebuilding.lock();
+        let counters = &self.shared.counters;
+        let gone = counters.forgotten_since_rebuild.load(Ordering::Relaxed);
+        let unfit = self.shared.denylist.filter_is_unfit(gone);
+        if unfit {
+            self.shared.denylist.rebuild_filter();
+            counters.forgotten_since_rebuild.fetch_sub(gone, Ordering::Relaxed);
+            counters.filter_rebuilds.fetch_add(1, Ordering::Relaxed);
+        }
+        unfit
     }
 
     fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {

@@ -224,14 +224,16 @@ impl Store {
         Ok(TenantStore::new(self.clone(), tenant.into_boxed_str()))
     }
 
-    /// The earliest whole second that a new credential naming these subjects can bear as `iat` and `auth_time` without
-    /// being dead by an epoch; none if no epoch binds it.
+    /// The whole second to stamp as `iat` and `auth_time` on a credential that is issued now to these subjects: this
+    /// second, or, if an epoch that binds them lies in it, the next.
     ///
-    /// For issuers whose claims are whole seconds: a session that is started in the second of a revocation would be
-    /// dead at birth. Stamp it with this time, which is at most a second ahead and inside every verifier's leeway.
+    /// For issuers whose claims are whole seconds: a session that is started in the second of a revocation would be dead
+    /// at birth. The next second is inside every verifier's leeway.
     #[must_use]
-    pub fn admissible_from(&self, credential: &Credential<'_>) -> Option<Timestamp> {
-        self.shared.latest_epoch(credential, credential.tenant.as_deref()).map(Timestamp::next_whole_second)
+    pub fn admissible_from(&self, credential: &Credential<'_>) -> Timestamp {
+        let this_second = Timestamp::from_secs(self.shared.clock.wall().as_secs());
+        let epoch = self.shared.latest_epoch(credential, credential.tenant.as_deref());
+        epoch.map_or(this_second, |epoch| this_second.max(epoch.next_whole_second()))
     }
 
     /// How many subjects have an entry.

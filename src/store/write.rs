@@ -171,6 +171,10 @@ impl Engine {
                 duty.acknowledge(Ok(Receipt { acknowledgement, changed }));
             }
         }
+        // Maintenance does it once a second; who writes faster than that, or without maintenance, does it here.
+        if shared.denylist.filter_is_overfull() {
+            self.fit_filter();
+        }
         Ok(pending)
     }
 }
