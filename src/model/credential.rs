@@ -12,6 +12,7 @@ use super::time::{NumericDate, TimeClaim, Timestamp};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum Claim {
     /// The token id.
     Token,
@@ -39,6 +40,25 @@ pub enum Claim {
     SessionStart,
     /// `exp`, RFC 7519 section 4.1.4.
     ExpiresAt,
+}
+
+impl Claim {
+    /// Every claim, in the order of its number.
+    const ALL: [Self; 13] = [
+        Self::Token,
+        Self::Session,
+        Self::Family,
+        Self::User,
+        Self::Client,
+        Self::Device,
+        Self::Group,
+        Self::Tenant,
+        Self::Issuer,
+        Self::IssuedAt,
+        Self::AuthTime,
+        Self::SessionStart,
+        Self::ExpiresAt,
+    ];
 }
 
 impl fmt::Display for Claim {
@@ -98,6 +118,44 @@ pub struct Credential<'a> {
     pub(crate) auth_time: TimeClaim,
     pub(crate) session_start: TimeClaim,
     pub(crate) expires_at: TimeClaim,
+    /// What it brings, and what of that is malformed: kept up to date, so that a check asks with one instruction.
+    present: Claims,
+    malformed: Claims,
+}
+
+/// A set of claims.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claims(u16);
+
+impl Claims {
+    const TIMES: Self = Self(
+        1 << Claim::IssuedAt as u16
+            | 1 << Claim::AuthTime as u16
+            | 1 << Claim::SessionStart as u16
+            | 1 << Claim::ExpiresAt as u16,
+    );
+
+    pub(crate) fn insert(&mut self, claim: Claim) {
+        self.0 |= 1 << claim as u16;
+    }
+
+    fn set(&mut self, claim: Claim, is_in: bool) {
+        self.0 = self.0 & !(1 << claim as u16) | u16::from(is_in) << claim as u16;
+    }
+
+    pub(crate) const fn contains(self, claim: Claim) -> bool {
+        self.0 >> claim as u16 & 1 != 0
+    }
+
+    /// The claims of this set that the other lacks.
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The first claim of the set.
+    pub(crate) fn first(self) -> Option<Claim> {
+        Claim::ALL.get(self.0.trailing_zeros() as usize).copied()
+    }
 }
 
 #[derive(Clone)]
@@ -173,19 +231,24 @@ impl<'a> From<&'a Vec<String>> for Groups<'a> {
 
 impl<'a> Credential<'a> {
     /// A credential without claims.
+    #[inline]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// The token by its id: a `jti` (RFC 7519 section 4.1.7), or an API-key id.
+    #[inline]
     pub fn token(mut self, jti: impl Into<Cow<'a, str>>) -> Self {
-        self.token = Some(TokenId::Name(jti.into()));
+        let jti = jti.into();
+        self.note(Claim::Token, is_malformed(&jti));
+        self.token = Some(TokenId::Name(jti));
         self
     }
 
     /// An opaque token by the secret itself, which is hashed at once and not kept; see
     /// [`Subject::opaque_token`](crate::Subject::opaque_token).
     pub fn opaque_token(mut self, secret: &str) -> Self {
+        self.note(Claim::Token, secret.is_empty());
         self.token = Some(match secret {
             "" => TokenId::Name(Cow::Borrowed("")),
             secret => TokenId::Opaque(OpaqueId::of(secret)),
@@ -194,94 +257,129 @@ impl<'a> Credential<'a> {
     }
 
     /// The session: a `sid` (OpenID Connect Back-Channel Logout 1.0).
+    #[inline]
     pub fn session(mut self, sid: impl Into<Cow<'a, str>>) -> Self {
-        self.session = Some(sid.into());
+        let sid = sid.into();
+        self.note(Claim::Session, is_malformed(&sid));
+        self.session = Some(sid);
         self
     }
 
     /// The refresh-token family, or grant.
+    #[inline]
     pub fn family(mut self, id: impl Into<Cow<'a, str>>) -> Self {
-        self.family = Some(id.into());
+        let id = id.into();
+        self.note(Claim::Family, is_malformed(&id));
+        self.family = Some(id);
         self
     }
 
     /// The user: a `sub` (RFC 7519 section 4.1.2).
+    #[inline]
     pub fn user(mut self, sub: impl Into<Cow<'a, str>>) -> Self {
-        self.user = Some(sub.into());
+        let sub = sub.into();
+        self.note(Claim::User, is_malformed(&sub));
+        self.user = Some(sub);
         self
     }
 
     /// The OAuth client: a `client_id` (RFC 9068 section 2.2).
+    #[inline]
     pub fn client(mut self, client_id: impl Into<Cow<'a, str>>) -> Self {
-        self.client = Some(client_id.into());
+        let client_id = client_id.into();
+        self.note(Claim::Client, is_malformed(&client_id));
+        self.client = Some(client_id);
         self
     }
 
     /// The device.
+    #[inline]
     pub fn device(mut self, id: impl Into<Cow<'a, str>>) -> Self {
-        self.device = Some(id.into());
+        let id = id.into();
+        self.note(Claim::Device, is_malformed(&id));
+        self.device = Some(id);
         self
     }
 
     /// The groups and roles: `&["a", "b"]`, `&Vec<String>` and the like.
     pub fn groups(mut self, groups: impl Into<Groups<'a>>) -> Self {
         self.groups = groups.into();
+        self.malformed.set(Claim::Group, self.groups.iter().any(is_malformed));
+        self.present.set(Claim::Group, !self.groups.is_empty());
         self
     }
 
     /// The tenant.
+    #[inline]
     pub fn tenant(mut self, tenant: impl Into<Cow<'a, str>>) -> Self {
-        self.tenant = Some(tenant.into());
+        let tenant = tenant.into();
+        self.note(Claim::Tenant, is_malformed(&tenant));
+        self.tenant = Some(tenant);
         self
     }
 
     /// The issuer: an `iss` (RFC 7519 section 4.1.1).
+    #[inline]
     pub fn issuer(mut self, issuer: impl Into<Cow<'a, str>>) -> Self {
-        self.issuer = Some(issuer.into());
+        let issuer = issuer.into();
+        self.note(Claim::Issuer, is_malformed(&issuer));
+        self.issuer = Some(issuer);
         self
     }
 
     /// When it was issued: `iat` (RFC 7519 section 4.1.6), as a time.
+    #[inline]
     pub fn issued_at(self, time: impl Into<Timestamp>) -> Self {
         self.issued_at_secs(time.into())
     }
 
     /// When it was issued: `iat`, as a `NumericDate` in seconds.
+    #[inline]
     pub fn issued_at_secs(mut self, secs: impl Into<NumericDate>) -> Self {
         self.issued_at = secs.into().0;
+        self.note(Claim::IssuedAt, self.issued_at == TimeClaim::Malformed);
         self
     }
 
     /// When the person last authenticated: `auth_time` (OpenID Connect Core section 2), as a time.
+    #[inline]
     pub fn auth_time(self, time: impl Into<Timestamp>) -> Self {
         self.auth_time_secs(time.into())
     }
 
     /// When the person last authenticated: `auth_time`, as a `NumericDate` in seconds.
+    #[inline]
     pub fn auth_time_secs(mut self, secs: impl Into<NumericDate>) -> Self {
         self.auth_time = secs.into().0;
+        self.note(Claim::AuthTime, self.auth_time == TimeClaim::Malformed);
         self
     }
 
     /// When the session began, for issuers that send no `auth_time`.
+    #[inline]
     pub fn session_started_at(self, time: impl Into<Timestamp>) -> Self {
         self.session_started_at_secs(time.into())
     }
 
     /// When the session began, as a `NumericDate` in seconds.
+    #[inline]
     pub fn session_started_at_secs(mut self, secs: impl Into<NumericDate>) -> Self {
         self.session_start = secs.into().0;
+        self.note(Claim::SessionStart, self.session_start == TimeClaim::Malformed);
         self
     }
 
     /// When it expires: `exp` (RFC 7519 section 4.1.4), as a time.
+    #[inline]
     pub fn expires_at(self, time: impl Into<Timestamp>) -> Self {
         self.expires_at_secs(time.into())
     }
 
     /// When it expires: `exp`, as a `NumericDate` in seconds.
+    #[inline]
     pub fn expires_at_secs(mut self, secs: impl Into<NumericDate>) -> Self {
         self.expires_at = secs.into().0;
+        self.note(Claim::ExpiresAt, self.expires_at == TimeClaim::Malformed);
         self
     }
 
@@ -309,54 +407,29 @@ impl<'a> Credential<'a> {
         }
     }
 
-    /// Whether the credential brings a claim, well-formed or not.
-    pub(crate) fn brings(&self, claim: Claim) -> bool {
-        match claim {
-            Claim::Token => self.token.is_some(),
-            Claim::Session => self.session.is_some(),
-            Claim::Family => self.family.is_some(),
-            Claim::User => self.user.is_some(),
-            Claim::Client => self.client.is_some(),
-            Claim::Device => self.device.is_some(),
-            Claim::Group => !self.groups.is_empty(),
-            Claim::Tenant => self.tenant.is_some(),
-            Claim::Issuer => self.issuer.is_some(),
-            Claim::IssuedAt => self.issued_at != TimeClaim::Missing,
-            Claim::AuthTime => self.auth_time != TimeClaim::Missing,
-            Claim::SessionStart => self.session_start != TimeClaim::Missing,
-            Claim::ExpiresAt => self.expires_at != TimeClaim::Missing,
-        }
+    #[inline]
+    fn note(&mut self, claim: Claim, is_malformed: bool) {
+        self.present.insert(claim);
+        self.malformed.set(claim, is_malformed);
+    }
+
+    /// The claims that it brings, well-formed or not.
+    pub(crate) const fn claims(&self) -> Claims {
+        self.present
+    }
+
+    /// Whether it brings a time.
+    pub(crate) const fn is_dated(&self) -> bool {
+        self.present.0 & Claims::TIMES.0 != 0
     }
 
     /// The first claim that no revocation could name: an empty or oversized text, a number that is no time.
     pub(crate) fn malformed_claim(&self) -> Option<Claim> {
-        let texts = [
-            (Claim::Session, &self.session),
-            (Claim::Family, &self.family),
-            (Claim::User, &self.user),
-            (Claim::Client, &self.client),
-            (Claim::Device, &self.device),
-            (Claim::Tenant, &self.tenant),
-            (Claim::Issuer, &self.issuer),
-        ];
-        let times = [
-            (Claim::IssuedAt, self.issued_at),
-            (Claim::AuthTime, self.auth_time),
-            (Claim::SessionStart, self.session_start),
-            (Claim::ExpiresAt, self.expires_at),
-        ];
-        if matches!(&self.token, Some(TokenId::Name(name)) if is_malformed(name)) {
-            return Some(Claim::Token);
-        }
-        if self.groups.iter().any(is_malformed) {
-            return Some(Claim::Group);
-        }
-        let text = texts.into_iter().find(|(_, text)| text.as_deref().is_some_and(is_malformed));
-        let time = times.into_iter().find(|(_, time)| *time == TimeClaim::Malformed);
-        text.map(|(claim, _)| claim).or(time.map(|(claim, _)| claim))
+        self.malformed.first()
     }
 }
 
+#[inline]
 fn is_malformed(text: &str) -> bool {
     text.is_empty() || text.len() > ID_BYTES_MAX
 }

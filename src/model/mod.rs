@@ -14,6 +14,7 @@ mod subject;
 mod time;
 mod verdict;
 
+pub(crate) use credential::Claims;
 pub use credential::{Claim, Credential, Groups};
 pub(crate) use entry::{Cause as EntryCause, Entry, Epochs, Item, Mark, NarrowEntry, WideEntry};
 pub use identity::{Digest, Key, KeyId};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::credential::{Claim, Credential};
+use super::credential::{Claim, Claims, Credential};
 use super::time::Timestamp;
 use super::verdict::{Denial, Effect};
 
@@ -21,7 +21,7 @@ pub(crate) struct Policy {
     /// The maximum credential age in some tenants.
     pub(crate) tenant_max_age: HashMap<Box<str>, Duration>,
     /// Claims without which no credential is `Clear`.
-    pub(crate) required: Vec<Claim>,
+    pub(crate) required: Claims,
 }
 
 impl Policy {
@@ -60,9 +60,14 @@ impl Policy {
         (now.saturating_since(oldest) > limit).then(|| Denial::of_policy(Effect::TooOld { limit }))
     }
 
+    /// Whether the age of a credential counts anywhere.
+    pub(crate) fn limits_age(&self) -> bool {
+        self.max_age.is_some() || !self.tenant_max_age.is_empty()
+    }
+
     /// The first required claim that a credential lacks.
     pub(crate) fn missing_claim(&self, credential: &Credential<'_>) -> Option<Claim> {
-        self.required.iter().copied().find(|claim| !credential.brings(*claim))
+        self.required.without(credential.claims()).first()
     }
 
     /// How long an entry is kept beyond its retention: the grace, and never less than a clock may step back unnoticed.

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use crate::model::{Cause, Credential, Denial, Digest, IdRef, Kind, PartHash, Shape, Timestamp, Verdict};
+use crate::model::{Cause, Claim, Credential, Denial, Digest, IdRef, Kind, PartHash, Shape, Timestamp, Verdict};
 
 use super::Shared;
 
@@ -13,12 +13,15 @@ impl Shared {
         if let Some(denial) = self.denial(credential, tenant) {
             return Verdict::Revoked(denial);
         }
-        let now = self.clock.coarse_wall();
-        if now.saturating_add(self.policy.skew) < self.high_water() {
-            return Verdict::Unknown(Cause::Clock);
-        }
-        if let Some(denial) = self.policy.denies(credential, tenant, now) {
-            return Verdict::Revoked(denial);
+        // The time matters to what is dated, and to everything where age is limited.
+        if credential.is_dated() || self.policy.limits_age() {
+            let now = self.clock.coarse_wall();
+            if now.saturating_add(self.policy.skew) < self.high_water() {
+                return Verdict::Unknown(Cause::Clock);
+            }
+            if let Some(denial) = self.policy.denies(credential, tenant, now) {
+                return Verdict::Revoked(denial);
+            }
         }
         match self.doubt(credential) {
             Some(cause) => Verdict::Unknown(cause),
@@ -59,11 +62,11 @@ impl Shared {
         tenant: Option<&str>,
         mut visit: impl FnMut(&Named<'_>, Shape, &Digest) -> Option<T>,
     ) -> Option<T> {
-        let shapes = self.denylist.shapes();
+        let issuer = credential.issuer.as_deref();
+        let mut shapes = self.denylist.shapes() & shapes_named(credential, tenant.is_some(), issuer.is_some());
         if shapes == 0 {
             return None;
         }
-        let issuer = credential.issuer.as_deref();
         let part = |text: &str| self.keyring.hash_part(text.as_bytes());
         let named = Named {
             shared: self,
@@ -72,20 +75,50 @@ impl Shared {
             issuer: issuer.map(|issuer| (issuer, part(issuer))),
             sessions: OnceCell::new(),
         };
-        Kind::ALL.into_iter().find_map(|kind| {
-            let scopes = shapes >> (kind as usize * 4) & 0b1111;
-            if scopes == 0 {
-                return None;
-            }
+        while shapes != 0 {
+            let kind = Kind::ALL.get(shapes.trailing_zeros() as usize / 4).copied()?;
+            let first = kind as u32 * 4;
+            let scopes = shapes >> first & 0b1111;
+            shapes &= !(0b1111 << first);
             let mut visit = |id| named.find(kind, id, scopes, &mut visit);
-            match kind {
+            let found = match kind {
                 Kind::Group => credential.groups.iter().find_map(|group| visit(IdRef::Name(group))),
                 // The handle of a tenant supplies it also where the credential does not name it.
                 Kind::Tenant => tenant.and_then(|tenant| visit(IdRef::Name(tenant))),
                 kind => credential.id_of(kind).and_then(visit),
+            };
+            if found.is_some() {
+                return found;
             }
-        })
+        }
+        None
     }
+}
+
+/// One bit per shape that a credential can match, at the shape's index.
+fn shapes_named(credential: &Credential<'_>, in_tenant: bool, at_issuer: bool) -> u64 {
+    const EACH_KIND: u64 = 0x1_1111_1111;
+    // The scopes of a kind: none, tenant, issuer, both.
+    let scopes: u64 = match (in_tenant, at_issuer) {
+        (false, false) => 0b0001,
+        (true, false) => 0b0011,
+        (false, true) => 0b0101,
+        (true, true) => 0b1111,
+    };
+    let claims = credential.claims();
+    let kinds = [
+        (Kind::Token, claims.contains(Claim::Token)),
+        (Kind::Session, claims.contains(Claim::Session)),
+        (Kind::Family, claims.contains(Claim::Family)),
+        (Kind::User, claims.contains(Claim::User)),
+        (Kind::Client, claims.contains(Claim::Client)),
+        (Kind::Device, claims.contains(Claim::Device)),
+        (Kind::Group, claims.contains(Claim::Group)),
+        (Kind::Tenant, in_tenant),
+        (Kind::Everyone, true),
+    ];
+    let kinds = kinds.into_iter().fold(0, |bits, (kind, is_named)| bits | u64::from(is_named) << (kind as u32 * 4));
+    (scopes * EACH_KIND) & (kinds * 0b1111)
 }
 
 /// A credential on its way through the denylist, with what has been hashed of it.
@@ -121,6 +154,7 @@ impl Named<'_> {
     }
 
     /// The tenant and the issuer that a shape asks for; none if the credential does not name them.
+    #[inline]
     #[expect(clippy::type_complexity, reason = "two optional parts, each with its hash")]
     fn scope(&self, shape: Shape) -> Option<(Option<(&str, PartHash)>, Option<(&str, PartHash)>)> {
         let tenant = if shape.in_tenant { Some(self.tenant?) } else { None };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::audit::AuditSink;
 use crate::clock::{Clock, SystemClock};
-use crate::model::{Claim, Key, Policy};
+use crate::model::{Claim, Claims, Key, Policy};
 use crate::storage::{FileStorage, Storage};
 
 use super::{Acknowledgement, OpenError, Store};
@@ -80,7 +80,7 @@ impl Default for Options {
                 grace: Duration::from_secs(300),
                 max_age: None,
                 tenant_max_age: HashMap::new(),
-                required: Vec::new(),
+                required: Claims::default(),
             },
             retain_labels: false,
             accept_clock: false,
@@ -159,7 +159,7 @@ impl Options {
     /// what you revoke by: a revocation of a user *in a tenant* cannot match a credential that names no tenant.
     /// Default: none.
     pub fn require_claim(mut self, claim: Claim) -> Self {
-        self.policy.required.push(claim);
+        self.policy.required.insert(claim);
         self
     }
 
