@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_secret;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroize;
 
 use super::subject::{Id, Kind, Subject};
 
@@ -17,8 +17,14 @@ const LOCATOR_SECRET_BYTES: usize = 192;
 /// The secret from which a store derives its identities: 32 bytes.
 ///
 /// Replicas that share revocations share the key. It is wiped from memory when dropped, and never printed.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Key([u8; 32]);
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl Key {
     /// The key made of these bytes, which must come from a cryptographic random source and be kept secret.
@@ -146,14 +152,20 @@ impl Locator {
 pub(crate) struct PartHash(u64);
 
 /// Everything derived from one [`Key`].
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Keyring {
     digest_key: [u8; 32],
     locator_secret: [u8; LOCATOR_SECRET_BYTES],
     /// One odd multiplier per role that a part can have in a locator.
     locator_salts: [u64; Kind::ALL.len() + 2],
-    #[zeroize(skip)]
     id: KeyId,
+}
+
+impl Drop for Keyring {
+    fn drop(&mut self) {
+        self.digest_key.zeroize();
+        self.locator_secret.zeroize();
+        self.locator_salts.zeroize();
+    }
 }
 
 /// The roles of a part in a locator beside the nine kinds.
