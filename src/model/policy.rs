@@ -60,9 +60,10 @@ impl Policy {
         (now.saturating_since(oldest) > limit).then(|| Denial::of_policy(Effect::TooOld { limit }))
     }
 
-    /// The first required claim that a credential lacks.
-    pub(crate) fn missing_claim(&self, credential: &Credential<'_>) -> Option<Claim> {
-        self.required.iter().copied().find(|claim| !credential.brings(*claim))
+    /// The first required claim that a credential lacks. The tenant may come from the handle of a tenant.
+    pub(crate) fn missing_claim(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Claim> {
+        let supplied = |claim| claim == Claim::Tenant && tenant.is_some();
+        self.required.iter().copied().find(|claim| !credential.brings(*claim) && !supplied(*claim))
     }
 
     /// How long an entry is kept beyond its retention: the grace, and never less than a clock may step back unnoticed.

@@ -17,14 +17,14 @@ impl Shared {
         if let Some(denial) = self.policy.denies(credential, tenant, now) {
             return Verdict::Revoked(denial);
         }
-        match self.doubt(credential, now) {
+        match self.doubt(credential, tenant, now) {
             Some(cause) => Verdict::Unknown(cause),
             None => Verdict::Clear,
         }
     }
 
     /// Why "nothing denies it" is not enough to let it in.
-    fn doubt(&self, credential: &Credential<'_>, now: Timestamp) -> Option<Cause> {
+    fn doubt(&self, credential: &Credential<'_>, tenant: Option<&str>, now: Timestamp) -> Option<Cause> {
         if self.is_closed() {
             return Some(Cause::Closed);
         }
@@ -32,7 +32,7 @@ impl Shared {
             return Some(Cause::Clock);
         }
         let malformed = credential.malformed_claim().map(Cause::MalformedClaim);
-        malformed.or_else(|| self.policy.missing_claim(credential).map(Cause::MissingClaim))
+        malformed.or_else(|| self.policy.missing_claim(credential, tenant).map(Cause::MissingClaim))
     }
 
     /// The first entry that denies the credential, from the narrowest subject to the widest.
