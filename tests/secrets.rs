@@ -42,8 +42,7 @@ fn exercise(directory: &Path, retain_labels: bool) -> String {
         store.lift(subject).unwrap();
         store.revoke(revocation).unwrap();
     }
-    let tenant =
-        Revocation::of(Subject::tenant(LABEL_CANARY)).sparing_session(CANARY).sparing(Subject::session(CANARY));
+    let tenant = Revocation::of(Subject::tenant(LABEL_CANARY)).sparing_session(CANARY);
     said += &format!("{tenant:?} {:?}", store.revoke(tenant.clone()));
     store.revoke(Revocation::of(Subject::user(LABEL_CANARY).in_tenant(LABEL_CANARY).at_issuer(LABEL_CANARY))).unwrap();
     store.disable(Subject::user(LABEL_CANARY)).unwrap();

@@ -173,7 +173,6 @@ fn bad_input_gets_an_error_that_says_what_to_do_and_changes_nothing() {
     refused(Revocation::of(Subject::token("t")).at(secs(0)), "denied outright and has no epoch");
     refused(Revocation::of(Subject::token("t")).reissue(), "denied outright and has no epoch");
     refused(Revocation::of(Subject::session("t")).sparing_session("s"), "denied outright and has no epoch");
-    refused(Revocation::of(Subject::user("u")).sparing(Subject::user("v")), "only sessions can be spared");
     refused(Revocation::of(Subject::user("u")).sparing_session(""), "spared session: the session is empty");
     refused(Revocation::of(Subject::user("u")).at_secs(f64::NAN), "names no time");
     refused(Revocation::of(Subject::token("u")).until_secs(-1), "names no time");

@@ -458,9 +458,8 @@ impl Recovery {
         }
         if reached.batch > self.position.batch {
             self.position = reached;
-        }
-        if reading.is_some() && reached.batch >= self.position.batch {
-            self.last_reading = reading;
+            // The snapshot was read later than the batch that it ends with was written: its own reading stands.
+            self.last_reading = reading.or(self.last_reading);
         }
         Ok(())
     }

@@ -89,6 +89,11 @@ impl NarrowEntry {
         self.at > self.lifted
     }
 
+    /// The latest time at which it was changed.
+    pub(crate) fn last_change(&self) -> Timestamp {
+        self.at.max(self.lifted)
+    }
+
     /// Makes this the least entry that is at least both.
     pub(crate) fn join(&mut self, other: Self) {
         if (other.at, &other.cause) > (self.at, &self.cause) {
@@ -122,14 +127,15 @@ impl WideEntry {
         self.disabled.as_ref().filter(|(at, _)| *at > self.enabled)
     }
 
-    /// The last time at which anything was decided that can be undone.
-    pub(crate) fn latest_mark(&self) -> Timestamp {
-        self.last_mark().into_iter().chain(self.disabled.iter().map(|(at, _)| *at)).max().unwrap_or_default()
-    }
-
     /// When the last epoch that it holds was made, for a lift to name.
     pub(crate) fn last_mark(&self) -> Option<Timestamp> {
         self.reauthenticate.0.iter().chain(&self.reissue.0).map(|mark| mark.at).max()
+    }
+
+    /// The latest time at which it was changed.
+    pub(crate) fn last_change(&self) -> Timestamp {
+        let disabled = self.disabled.as_ref().map(|(at, _)| *at);
+        self.last_mark().max(disabled).unwrap_or_default().max(self.lifted).max(self.enabled)
     }
 
     /// The latest time in it: once credentials that old are dead by age, it may be forgotten.

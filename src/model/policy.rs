@@ -65,9 +65,13 @@ impl Policy {
         self.max_age.is_some() || !self.tenant_max_age.is_empty()
     }
 
-    /// The first required claim that a credential lacks.
-    pub(crate) fn missing_claim(&self, credential: &Credential<'_>) -> Option<Claim> {
-        self.required.without(credential.claims()).first()
+    /// The first required claim that a credential lacks. The tenant may come from the handle of a tenant.
+    pub(crate) fn missing_claim(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Claim> {
+        let mut brought = credential.claims();
+        if tenant.is_some() {
+            brought.insert(Claim::Tenant);
+        }
+        self.required.without(brought).first()
     }
 
     /// How long an entry is kept beyond its retention: the grace, and never less than a clock may step back unnoticed.

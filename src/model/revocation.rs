@@ -81,7 +81,6 @@ pub struct Revocation<S = Subject> {
     pub(crate) epoch: TimeClaim,
     pub(crate) until: TimeClaim,
     pub(crate) spared_sids: Vec<Sid>,
-    pub(crate) spared_subjects: Vec<Subject>,
     pub(crate) provenance: Provenance,
 }
 
@@ -104,7 +103,6 @@ impl<S> Revocation<S> {
             epoch: TimeClaim::Missing,
             until: TimeClaim::Missing,
             spared_sids: Vec::new(),
-            spared_subjects: Vec::new(),
             provenance: Provenance::default(),
         }
     }
@@ -150,21 +148,17 @@ impl<S> Revocation<S> {
 }
 
 impl Revocation<Subject> {
-    /// For a wide subject: this epoch spares a session that names its own tenant or issuer.
-    pub fn sparing(mut self, session: Subject) -> Self {
-        self.spared_subjects.push(session);
-        self
-    }
-
-    /// Every spared session, each in its scope.
+    /// Every spared session, in the scope of the subject.
+    ///
+    /// All epochs of one subject name sessions in this one scope, so that one session is one digest there. Entries rely
+    /// on it: they drop an epoch when no session is spared by all the epochs that outdo it.
     pub(crate) fn spared(&self) -> impl Iterator<Item = Subject> + '_ {
-        let inherited = self.spared_sids.iter().map(|Sid(sid)| {
+        self.spared_sids.iter().map(|Sid(sid)| {
             let mut session = Subject::session(sid);
             session.tenant = self.subject.tenant_name().map(Into::into);
             session.issuer = self.subject.issuer.clone();
             session
-        });
-        inherited.chain(self.spared_subjects.iter().cloned())
+        })
     }
 
     /// Checks what can be checked without a clock.
@@ -172,7 +166,7 @@ impl Revocation<Subject> {
         self.subject.validate()?;
         validate(&self.provenance)?;
         let kind = self.subject.kind;
-        let spared = self.spared_sids.len() + self.spared_subjects.len();
+        let spared = self.spared_sids.len();
         if self.until == TimeClaim::Malformed {
             return Err(InvalidRevocation::MalformedTime { part: "until" });
         }
@@ -190,9 +184,6 @@ impl Revocation<Subject> {
             return Err(InvalidRevocation::TooManySpared { count: spared });
         }
         for session in self.spared() {
-            if session.kind != Kind::Session {
-                return Err(InvalidRevocation::SparedNotSession { kind: session.kind });
-            }
             session.validate().map_err(InvalidRevocation::SparedSession)?;
         }
         Ok(())
@@ -202,9 +193,9 @@ impl Revocation<Subject> {
 impl Revocation<LocalSubject> {
     /// The revocation that this is in `tenant`.
     pub(crate) fn within(self, tenant: &str) -> Revocation {
-        let Self { subject, epoch_kind, epoch, until, spared_sids, spared_subjects: _, provenance } = self;
+        let Self { subject, epoch_kind, epoch, until, spared_sids, provenance } = self;
         let subject = subject.within(tenant);
-        Revocation { subject, epoch_kind, epoch, until, spared_sids, spared_subjects: Vec::new(), provenance }
+        Revocation { subject, epoch_kind, epoch, until, spared_sids, provenance }
     }
 }
 
@@ -278,12 +269,6 @@ pub enum InvalidRevocation {
     /// A spared session cannot be named.
     #[error("spared session: {0}")]
     SparedSession(#[source] InvalidSubject),
-    /// Something other than a session was to be spared.
-    #[error("only sessions can be spared, not a {kind}: name a Subject::session")]
-    SparedNotSession {
-        /// The kind that was to be spared.
-        kind: Kind,
-    },
     /// Too many sessions were to be spared.
     #[error("{count} sessions to spare, the limit is {SPARED_SESSIONS_MAX}: revoke the others one by one")]
     TooManySpared {

@@ -1,7 +1,5 @@
 //! The check: which subjects a credential names, what is known of each, and which rules hold for all.
 
-use std::cell::OnceCell;
-
 use crate::model::{Cause, Claim, Credential, Denial, Digest, IdRef, Kind, PartHash, Shape, Timestamp, Verdict};
 
 use super::Shared;
@@ -23,33 +21,33 @@ impl Shared {
                 return Verdict::Revoked(denial);
             }
         }
-        match self.doubt(credential) {
+        match self.doubt(credential, tenant) {
             Some(cause) => Verdict::Unknown(cause),
             None => Verdict::Clear,
         }
     }
 
     /// Why "nothing denies it" is not enough to let it in.
-    fn doubt(&self, credential: &Credential<'_>) -> Option<Cause> {
+    fn doubt(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Cause> {
         if self.is_closed() {
             return Some(Cause::Closed);
         }
         let malformed = credential.malformed_claim().map(Cause::MalformedClaim);
-        malformed.or_else(|| self.policy.missing_claim(credential).map(Cause::MissingClaim))
+        malformed.or_else(|| self.policy.missing_claim(credential, tenant).map(Cause::MissingClaim))
     }
 
     /// The first entry that denies the credential, from the narrowest subject to the widest.
     fn denial(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Denial> {
         self.find(credential, tenant, |named, shape, digest| {
-            self.denylist.judge(shape, digest, credential, |session| named.session_is(session))
+            self.denylist.judge(shape, digest, credential, |session| named.session_is(shape, session))
         })
     }
 
     /// The latest epoch that binds the credential.
     pub(super) fn latest_epoch(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Timestamp> {
         let mut latest = None;
-        self.find(credential, tenant, |named, _, digest| {
-            latest = latest.max(self.denylist.binding_epoch(digest, |session| named.session_is(session)));
+        self.find(credential, tenant, |named, shape, digest| {
+            latest = latest.max(self.denylist.binding_epoch(digest, |session| named.session_is(shape, session)));
             None::<()>
         });
         latest
@@ -73,7 +71,6 @@ impl Shared {
             credential,
             tenant: tenant.map(|tenant| (tenant, part(tenant))),
             issuer: issuer.map(|issuer| (issuer, part(issuer))),
-            sessions: OnceCell::new(),
         };
         while shapes != 0 {
             let kind = Kind::ALL.get(shapes.trailing_zeros() as usize / 4).copied()?;
@@ -127,8 +124,6 @@ struct Named<'a> {
     credential: &'a Credential<'a>,
     tenant: Option<(&'a str, PartHash)>,
     issuer: Option<(&'a str, PartHash)>,
-    /// The digests of the credential's session in each scope, for the rare epoch that spares sessions.
-    sessions: OnceCell<[Option<Digest>; 4]>,
 }
 
 impl Named<'_> {
@@ -167,11 +162,12 @@ impl Named<'_> {
         Some(self.shared.keyring.digest(shape.kind, id, tenant.map(|(text, _)| text), issuer.map(|(text, _)| text)))
     }
 
-    fn session_is(&self, wanted: &Digest) -> bool {
-        let sessions = self.sessions.get_or_init(|| {
-            [0, 1, 2, 3].map(|scope| self.digest(shape(Kind::Session, scope), self.credential.id_of(Kind::Session)?))
-        });
-        sessions.iter().flatten().any(|session| session == wanted)
+    /// Whether the credential's session, in the scope of a subject, is the one with this digest.
+    fn session_is(&self, subject: Shape, wanted: &Digest) -> bool {
+        let in_tenant = subject.in_tenant || subject.kind == Kind::Tenant;
+        let session = Shape { kind: Kind::Session, in_tenant, at_issuer: subject.at_issuer };
+        let digest = self.credential.id_of(Kind::Session).and_then(|id| self.digest(session, id));
+        digest.as_ref() == Some(wanted)
     }
 }
 

@@ -134,7 +134,7 @@ impl Run {
             return Err(poison);
         }
         let before = self.journal.bytes_written();
-        match self.journal.append(payload, self.shared.reading()) {
+        match self.journal.append(payload, self.shared.reading_for_disk()) {
             Ok(_) => {}
             Err(AppendError::NotWritten(error)) => return Err(Arc::new(error)),
             Err(AppendError::Poisoned(error)) => return Err(self.set_poison(error)),

@@ -153,7 +153,7 @@ impl Snapshotter {
         let shared = &*engine.shared;
         let log_bytes = shared.counters.log_bytes.load(Ordering::Relaxed);
         let base = engine.sync_point()?;
-        let mut writer = Journal::snapshot_writer(Arc::clone(storage), self.identity, base, shared.reading())
+        let mut writer = Journal::snapshot_writer(Arc::clone(storage), self.identity, base, shared.reading_for_disk())
             .map_err(SnapshotWriteError::File)?;
         writer.add(&Record::MaxAges(shared.max_ages.clone()))?;
         let mut entries = 0;

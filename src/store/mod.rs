@@ -108,6 +108,13 @@ impl Shared {
         Timestamp::from_nanos(self.high_water.load(Ordering::Relaxed))
     }
 
+    /// Reads the clocks for the disk, where the latest time that was ever borne out must outlast a clock that is set
+    /// back: what was forgotten by it stays dead.
+    fn reading_for_disk(&self) -> Reading {
+        let reading = self.reading();
+        Reading { wall: self.high_water(), ..reading }
+    }
+
     /// Reads the clocks, and moves the borne-out time on.
     fn reading(&self) -> Reading {
         let now = Reading::now(&*self.clock);

@@ -201,7 +201,7 @@ impl Shared {
         if *recorded == self.max_ages {
             return Ok(());
         }
-        let reading = self.reading();
+        let reading = self.reading_for_disk();
         let mut floors = Vec::new();
         if let Some(age) = recorded.store
             && self.max_ages.store.is_none_or(|now| now > age)

@@ -207,8 +207,9 @@ impl Shared {
 
     /// What a command comes to, given what is known of its subject; none if it changes nothing.
     ///
-    /// A mark is always made after whatever has been lifted, so that no clock makes a revocation void; and what is
-    /// undone is what is known, and no more.
+    /// A mark is always made after whatever is known of the subject, so that no clock makes a revocation void, nor a
+    /// lift that is on its way to the disk; and not before what has been forgotten of it, which a restart brings back.
+    /// What is undone is what is known, and no more.
     fn effect(&self, prepared: &Prepared, known: Option<&Entry>, now: Timestamp) -> Option<Effect> {
         let subject = prepared.command.subject();
         let provenance = prepared.command.provenance();
@@ -221,13 +222,12 @@ impl Shared {
             Some(Entry::Wide(wide)) => (None, Some(wide)),
             None => (None, None),
         };
-        // Also after every mark that is known: a lift of that one may be on its way, and must not void this one.
-        let latest = match (narrow, wide) {
-            (Some(narrow), _) => narrow.at.max(narrow.lifted),
-            (None, Some(wide)) => wide.latest_mark().max(wide.lifted).max(wide.enabled),
+        let changed = match (narrow, wide) {
+            (Some(narrow), _) => narrow.last_change(),
+            (None, Some(wide)) => wide.last_change(),
             (None, None) => Timestamp::MIN,
         };
-        let at = now.max(latest.successor());
+        let at = now.max(self.high_water()).max(changed.successor());
         let entry = match &prepared.command {
             Command::Revoke(revocation) if subject.kind().is_narrow() => {
                 Entry::Narrow(NarrowEntry::denied(at, cause, revocation.until.time().unwrap_or(Timestamp::MAX)))

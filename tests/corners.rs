@@ -1,0 +1,244 @@
+//! Corners where a revocation was once without effect, each with the least that shows it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test panics"
+)]
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use rescind::storage::{MemoryStorage, Storage, StorageFile};
+use rescind::{
+    Cause, Claim, Credential, Durability, Effect, ManualClock, Options, Revocation, Store, Subject, Timestamp, Verdict,
+};
+
+/// So many seconds after the start.
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_secs(1_700_000_000 + secs)
+}
+
+fn options(clock: &ManualClock) -> Options {
+    Options::new().background(false).clock(clock.clone()).segment_bytes(4096)
+}
+
+fn open(disk: &MemoryStorage, options: Options) -> Store {
+    options.open_on(Arc::new(disk.clone())).unwrap()
+}
+
+fn seconds(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn is_revoked(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Revoked(_))
+}
+
+/// Alice, authenticated and issued a credential then.
+fn alice(secs: u64) -> Credential<'static> {
+    Credential::new().user("alice").issued_at(at(secs)).auth_time(at(secs))
+}
+
+#[test]
+fn a_clock_at_1970_makes_no_revocation_void() {
+    let clock = ManualClock::at(Timestamp::MIN);
+    let store = options(&clock).open_in_memory().unwrap();
+    store.revoke(Revocation::of(Subject::token("t"))).unwrap();
+    assert!(is_revoked(&store.check(&Credential::new().token("t"))));
+    store.disable(Subject::user("bob")).unwrap();
+    let new = Credential::new().user("bob").issued_at_secs(5_u64);
+    assert!(matches!(store.check(&new), Verdict::Revoked(denial) if denial.effect == Effect::Disabled));
+    assert!(store.enable(Subject::user("bob")).unwrap().is_changed());
+    assert_eq!(store.check(&new), Verdict::Clear);
+    store.revoke(Revocation::of(Subject::user("bob"))).unwrap();
+    store.revoke(Revocation::of(Subject::user("bob"))).unwrap();
+    assert!(is_revoked(&store.check(&Credential::new().user("bob").issued_at_secs(0_u64))));
+}
+
+#[test]
+fn what_was_forgotten_stays_dead_when_the_clock_is_set_back_and_the_store_reopened() {
+    for write_while_back in [false, true] {
+        let clock = ManualClock::at(at(0));
+        let disk = MemoryStorage::new();
+        let store = open(&disk, options(&clock));
+        store.revoke(Revocation::of(Subject::token("t")).until(at(10))).unwrap();
+        clock.advance(seconds(1000));
+        assert_eq!(store.maintain().forgotten, 1);
+        store.snapshot().unwrap();
+        clock.set_wall(at(5));
+        let credential = Credential::new().token("t").issued_at(at(0)).expires_at(at(10));
+        assert_eq!(store.check(&credential), Verdict::Unknown(Cause::Clock));
+        if write_while_back {
+            store.revoke(Revocation::of(Subject::token("another"))).unwrap();
+            store.snapshot().unwrap();
+        }
+        store.close().unwrap();
+        let store = open(&disk, options(&clock));
+        assert_eq!(store.check(&credential), Verdict::Unknown(Cause::Clock));
+        clock.set_wall(at(1000));
+        assert!(is_revoked(&store.check(&credential)));
+    }
+}
+
+#[test]
+fn loosening_the_maximum_age_while_the_clock_is_behind_revives_nobody() {
+    let clock = ManualClock::at(at(0));
+    let disk = MemoryStorage::new();
+    let store = open(&disk, options(&clock).max_credential_age(seconds(100)));
+    store.revoke(Revocation::of(Subject::user("alice"))).unwrap();
+    clock.advance(seconds(1000));
+    assert_eq!(store.maintain().forgotten, 1);
+    store.snapshot().unwrap();
+    store.close().unwrap();
+    clock.set_wall(at(50));
+    let store = open(&disk, options(&clock));
+    assert_ne!(store.check(&alice(0)), Verdict::Clear);
+    clock.set_wall(at(1000));
+    assert!(is_revoked(&store.check(&alice(0))));
+    assert_eq!(store.check(&alice(990)), Verdict::Clear);
+}
+
+#[test]
+fn a_revocation_after_a_forgotten_lift_survives_the_restart_that_brings_the_lift_back() {
+    let clock = ManualClock::at(at(0));
+    let disk = MemoryStorage::new();
+    let store = open(&disk, options(&clock));
+    store.revoke(Revocation::of(Subject::session("s")).until(at(10))).unwrap();
+    store.lift(Subject::session("s")).unwrap();
+    clock.advance(seconds(1000));
+    assert_eq!(store.maintain().forgotten, 1);
+    clock.set_wall(at(0));
+    store.revoke(Revocation::of(Subject::session("s"))).unwrap();
+    let credential = Credential::new().session("s");
+    assert!(is_revoked(&store.check(&credential)));
+    store.close().unwrap();
+    assert!(is_revoked(&open(&disk, options(&clock)).check(&credential)));
+}
+
+#[test]
+fn a_session_spared_twice_is_still_bound_by_an_earlier_epoch() {
+    let clock = ManualClock::at(at(60));
+    let store = options(&clock).open_in_memory().unwrap();
+    let alice_is_out = |epoch| Revocation::of(Subject::user("alice")).at(at(epoch));
+    store.revoke(alice_is_out(50)).unwrap();
+    let credential = alice(40).session("s").tenant("acme");
+    clock.set_wall(at(200));
+    store.revoke(alice_is_out(100).sparing_session("s")).unwrap();
+    clock.set_wall(at(300));
+    store.revoke(alice_is_out(90).sparing_session("s")).unwrap();
+    assert!(is_revoked(&store.check(&credential)));
+    assert_eq!(store.check(&alice(60).session("s").tenant("acme")), Verdict::Clear);
+}
+
+#[test]
+fn the_handle_of_a_tenant_brings_the_tenant() {
+    let clock = ManualClock::at(at(100));
+    let store = options(&clock).require_claim(Claim::Tenant).open_in_memory().unwrap();
+    assert_eq!(store.check(&alice(0)), Verdict::Unknown(Cause::MissingClaim(Claim::Tenant)));
+    let acme = store.tenant("acme").unwrap();
+    assert_eq!(acme.check(&alice(0)), Verdict::Clear);
+    store.revoke(Revocation::of(Subject::user("alice").in_tenant("acme"))).unwrap();
+    assert!(is_revoked(&acme.check(&alice(0))));
+}
+
+/// A disk whose syncs wait while the gate is shut.
+#[derive(Clone, Debug)]
+struct Gated {
+    disk: MemoryStorage,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn shut(&self, shut: bool) {
+        self.state.lock().unwrap().0 = shut;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| state.0).unwrap());
+        self.state.lock().unwrap().1 -= 1;
+    }
+
+    fn wait_for_someone(&self) {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| state.1 == 0).unwrap());
+    }
+}
+
+#[derive(Debug)]
+struct GatedFile(Box<dyn StorageFile>, Arc<Gate>);
+
+impl Storage for Gated {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(GatedFile(self.disk.create(name)?, Arc::clone(&self.gate))))
+    }
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(GatedFile(self.disk.open(name)?, Arc::clone(&self.gate))))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        self.disk.sync_directory()
+    }
+}
+
+impl StorageFile for GatedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.1.pass();
+        self.0.sync()
+    }
+}
+
+#[test]
+fn a_lift_on_its_way_to_the_disk_does_not_take_back_what_is_revoked_meanwhile() {
+    for subject in [Subject::token("t"), Subject::user("alice")] {
+        let clock = ManualClock::at(at(100));
+        let disk = Gated { disk: MemoryStorage::new(), gate: Arc::default() };
+        let store = options(&clock).durability(Durability::Sync).open_on(Arc::new(disk.clone())).unwrap();
+        store.revoke(Revocation::of(subject.clone())).unwrap();
+        disk.gate.shut(true);
+        let credential = alice(50).token("t");
+        std::thread::scope(|scope| {
+            let lift = scope.spawn(|| store.lift(subject.clone()).unwrap());
+            disk.gate.wait_for_someone();
+            let pending = store.submit(Revocation::of(subject.clone())).unwrap();
+            disk.gate.shut(false);
+            assert!(lift.join().unwrap().is_changed());
+            pending.wait().unwrap();
+        });
+        assert!(is_revoked(&store.check(&credential)), "{subject:?}");
+        store.close().unwrap();
+        let store = options(&clock).open_on(Arc::new(disk)).unwrap();
+        assert!(is_revoked(&store.check(&credential)), "{subject:?}, reopened");
+    }
+}
