@@ -16,12 +16,16 @@
 //! after the walk had passed its shard, so its insertion (ordered by the shard's lock) sees the new slot named.
 
 use std::sync::OnceLock;
+
+#[cfg(all(test, loom))]
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::model::Locator;
 
 /// Sizes are powers of two, from 2^10 words (8 KiB, made for 4,096 keys) on.
-const SIZE_LOG2_MIN: u32 = 10;
+const SIZE_LOG2_MIN: u32 = if cfg!(all(test, loom)) { 0 } else { 10 };
 /// The largest has 2^32 words (32 GiB): enough for 17 billion keys.
 const SIZE_LOG2_MAX: u32 = 32;
 const SLOTS: usize = 2 * (SIZE_LOG2_MAX - SIZE_LOG2_MIN + 1) as usize;
@@ -155,7 +159,57 @@ impl std::fmt::Debug for Filter {
     }
 }
 
-#[cfg(test)]
+/// Every order of loads and stores that the memory model allows: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom`.
+#[cfg(all(test, loom))]
+mod loom_models {
+    use loom::sync::{Arc, Mutex};
+    use loom::thread;
+
+    use super::*;
+
+    const KEY: Locator = Locator::from_u64(0x1234_5678_9abc_def0);
+
+    #[test]
+    fn loom_a_reader_never_misses_a_key_that_was_there_all_along() {
+        loom::model(|| {
+            let filter = Arc::new(Filter::new());
+            filter.insert(KEY);
+            let rebuilder = {
+                let filter = Arc::clone(&filter);
+                // Twice, so that the slot in which the reader may have begun is cleared under it.
+                thread::spawn(move || (0..2).for_each(|_| filter.rebuild(1, |add| add(KEY))))
+            };
+            assert!(filter.may_contain(KEY));
+            rebuilder.join().unwrap();
+            assert!(filter.may_contain(KEY));
+        });
+    }
+
+    #[test]
+    fn loom_an_insertion_during_a_rebuild_is_not_lost() {
+        loom::model(|| {
+            let filter = Arc::new(Filter::new());
+            // The table, as one shard under its lock.
+            let table = Arc::new(Mutex::new(false));
+            let writer = {
+                let (filter, table) = (Arc::clone(&filter), Arc::clone(&table));
+                thread::spawn(move || {
+                    *table.lock().unwrap() = true;
+                    filter.insert(KEY);
+                })
+            };
+            filter.rebuild(1, |add| {
+                if *table.lock().unwrap() {
+                    add(KEY);
+                }
+            });
+            writer.join().unwrap();
+            assert!(filter.may_contain(KEY));
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::AtomicBool;
 
