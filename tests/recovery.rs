@@ -830,7 +830,7 @@ fn an_end_that_an_earlier_process_failed_to_sync_is_written_again() {
         // The same again, with a fault in the rotation.
         let disk = MemoryStorage::new();
         let store = open(&disk).unwrap();
-        (0..index - 1).for_each(|index| drop(revoke(&store, &token(index)).unwrap()));
+        (0..index - 1).for_each(|index| assert!(revoke(&store, &token(index)).is_ok()));
         disk.fail_at(disk.operations() + operation, ErrorKind::Other, false);
         let is_acknowledged = revoke(&store, "rotates").is_ok();
         drop(store);
@@ -844,4 +844,58 @@ fn an_end_that_an_earlier_process_failed_to_sync_is_written_again() {
         tried += 1;
     }
     assert_eq!(tried, 12);
+}
+
+/// A batch that needs a larger segment replaces one that is still empty: after an error in between it must be clear
+/// which of the two is written to.
+#[test]
+fn a_rotation_that_may_have_happened_is_not_taken_for_one_that_has_not() {
+    let large = || (0..90).map(|index| Revocation::of(Subject::session(format!("large-{index}"))));
+    for tokens in [0, 12] {
+        let rotation = |disk: &MemoryStorage| {
+            let store = open(disk).unwrap();
+            (0..tokens).for_each(|index| assert!(revoke(&store, &token(index)).is_ok()));
+            store
+        };
+        let disk = MemoryStorage::new();
+        let store = rotation(&disk);
+        let first = disk.operations();
+        store.revoke_many(large()).unwrap();
+        for operation in first..disk.operations() {
+            let disk = MemoryStorage::new();
+            let store = rotation(&disk);
+            disk.fail_at(operation, ErrorKind::Other, false);
+            assert!(store.revoke_many(large()).is_err());
+            let small = revoke(&store, "small");
+            drop(store);
+
+            let what = format!("{tokens} tokens, operation {operation}");
+            for image in [disk.crash_image(0), disk.kill_image(), disk.crash_image(u64::MAX)] {
+                let store = open(&image).unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert!(small.is_err() || is_denied(&store, "small"), "{what}: acknowledged, and forgotten");
+                assert!((0..tokens).all(|index| is_denied(&store, &token(index))), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_written_takes_no_room() {
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    let large = || (0..90).map(|index| Revocation::of(Subject::session(format!("large-{index}"))));
+    let is_temporary = |name: &String| name.ends_with(".tmp");
+    // Create a file, then fail to write to it, or to sync it.
+    for (after, round) in (1..5).zip(0..) {
+        disk.fail_at(disk.operations() + after, ErrorKind::StorageFull, false);
+        let failed = store.revoke_many(large()).is_err();
+        assert!(failed && !disk.files().keys().any(is_temporary), "segment, operation {after}: {disk:?}");
+        if store.stats().write_error.is_some() {
+            break;
+        }
+        revoke(&store, &format!("{round}")).unwrap();
+        disk.fail_at(disk.operations() + after, ErrorKind::StorageFull, false);
+        let failed = store.snapshot().is_err();
+        assert!(!failed || !disk.files().keys().any(is_temporary), "snapshot, operation {after}: {disk:?}");
+    }
 }

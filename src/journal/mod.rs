@@ -129,8 +129,11 @@ impl Journal {
     fn rotate(&mut self, frame_bytes: u64, reading: Reading) -> Result<(), AppendError> {
         self.sync().map_err(AppendError::Poisoned)?;
         let bytes = self.segment_bytes.max(HEADER_BYTES as u64 + frame_bytes + END_BYTES);
-        let next = Segment::create(&*self.storage, self.identity, self.written, bytes, reading)
+        let next = Segment::prepare(&*self.storage, self.identity, self.written, bytes, reading)
             .map_err(AppendError::NotWritten)?;
+        // If this fails, the name may be there or not; if it is, nothing may follow the last batch elsewhere. An empty
+        // segment that is too short has been replaced by it, even.
+        next.publish(&*self.storage).map_err(AppendError::Poisoned)?;
         // The new segment is on disk before the old one says that it has a successor.
         self.segment.end(self.written, reading).map_err(AppendError::Poisoned)?;
         self.segment = next;
@@ -171,15 +174,29 @@ fn publish(storage: &dyn Storage, name: &str) -> Result<(), FileError> {
     storage.sync_directory().map_err(FileError::of("sync the directory of", name))
 }
 
-/// Makes a whole file appear under its name, or not at all.
-fn create_whole(
+/// A file that is whole and synced, but still under its temporary name.
+fn prepare_whole(
     storage: &dyn Storage,
     name: &str,
     fill: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
 ) -> Result<Box<dyn StorageFile>, FileError> {
     let mut file = create_temporary(storage, name)?;
-    fill(&mut *file).map_err(FileError::of("write", name))?;
-    file.sync().map_err(FileError::of("sync", name))?;
-    publish(storage, name)?;
+    let filled = fill(&mut *file).map_err(FileError::of("write", name));
+    let written = filled.and_then(|()| file.sync().map_err(FileError::of("sync", name)));
+    if let Err(error) = written {
+        // What could not be written for want of room must not take what room there is. Opening removes it otherwise.
+        storage.remove(&temporary(name)).ok();
+        return Err(error);
+    }
     Ok(file)
+}
+
+/// Makes a whole file appear under its name, or not at all.
+fn create_whole(
+    storage: &dyn Storage,
+    name: &str,
+    fill: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
+) -> Result<(), FileError> {
+    prepare_whole(storage, name, fill)?;
+    publish(storage, name)
 }

@@ -221,7 +221,7 @@ fn initialise(
     getrandom::fill(&mut store_id)
         .map_err(|error| FileError::of("make a random id for", STORE_FILE)(std::io::Error::other(error.to_string())))?;
     let identity = StoreIdentity { store_id, key_id: keyring.id() };
-    Segment::create(storage, identity, Position::default(), segment_bytes, now)?;
+    Segment::prepare(storage, identity, Position::default(), segment_bytes, now)?.publish(storage)?;
     let header = Header {
         kind: FileKind::Store,
         store_id,
