@@ -899,3 +899,104 @@ fn what_cannot_be_written_takes_no_room() {
         assert!(!failed || !disk.files().keys().any(is_temporary), "snapshot, operation {after}: {disk:?}");
     }
 }
+
+/// A snapshot of the last batch of a segment, and a crash before that segment has its end frame.
+#[test]
+fn a_segment_that_ends_with_a_snapshot_gets_its_end_frame() {
+    let count = {
+        let disk = MemoryStorage::new();
+        let store = open(&disk).unwrap();
+        (0..).find(|index| {
+            revoke(&store, &token(*index)).unwrap();
+            names(&disk.files(), "wal-").len() > 1
+        })
+    };
+    let count = count.unwrap();
+    for operation in 0..12 {
+        let disk = MemoryStorage::new();
+        let store = open(&disk).unwrap();
+        for index in 0..count {
+            if index == 3 {
+                store.snapshot().unwrap();
+            }
+            revoke(&store, &token(index)).unwrap();
+        }
+        store.snapshot().unwrap();
+        disk.crash_at(disk.operations() + operation);
+        assert!(revoke(&store, "crashed").is_err() || operation > 9);
+        drop(store);
+        for seed in [0, u64::MAX] {
+            let disk = disk.crash_image(seed);
+            let store = open(&disk).unwrap();
+            revoke(&store, "after").unwrap();
+            drop(store);
+            // The newest snapshot turns out to be damaged: the one before it and the log must do.
+            let mut files = disk.files();
+            let newest = names(&files, "snap-").pop().unwrap();
+            files.get_mut(&newest).unwrap()[200] ^= 1;
+            let store = open_files(files).unwrap_or_else(|error| panic!("operation {operation}, seed {seed}: {error}"));
+            assert!((0..count).all(|index| is_denied(&store, &token(index))) && is_denied(&store, "after"));
+        }
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_does_not_count_as_the_one_before() {
+    let image = Image::new(80, &[30, 60]);
+    let mut files = image.files.clone();
+    let damage = |files: &mut Files| {
+        let newest = names(files, "snap-").into_iter().rfind(|name| name.ends_with(".snap")).unwrap();
+        files.get_mut(&newest).unwrap()[200] ^= 1;
+    };
+    damage(&mut files);
+    let disk = MemoryStorage::from_files(files);
+    let store = open(&disk).unwrap();
+    assert_eq!(store.stats().recovery.damaged_snapshots.len(), 1);
+    revoke(&store, "next").unwrap();
+    store.snapshot().unwrap();
+    drop(store);
+
+    let mut files = disk.files();
+    damage(&mut files);
+    let store = open_files(files).unwrap();
+    assert!((0..80).all(|index| is_denied(&store, &token(index))) && is_denied(&store, "next"));
+    assert_eq!(store.stats().recovery.snapshot_batch, Some(30));
+}
+
+#[test]
+fn files_whose_names_only_look_like_ours_are_left_alone() {
+    let image = Image::new(4, &[2]);
+    for name in ["wal-+00000000000001.log", "wal-000000000000000A.log", "snap-00000000000000AA.snap", "note.txt"] {
+        let mut files = image.files.clone();
+        files.insert(name.to_owned(), b"not ours".to_vec());
+        let disk = MemoryStorage::from_files(files);
+        let store = open(&disk).unwrap_or_else(|error| panic!("{name}: {error}"));
+        store.snapshot().unwrap();
+        assert!((0..4).all(|index| is_denied(&store, &token(index))), "{name}");
+        assert_eq!(disk.files()[name], b"not ours");
+    }
+}
+
+/// Numbers at the end of what 64 bits hold are refused, and not counted on from.
+#[test]
+fn absurd_batch_numbers_are_refused() {
+    let image = Image::new(4, &[2]);
+    let snapshot = names(&image.files, "snap-").pop().unwrap();
+    let segment = names(&image.files, "wal-").pop().unwrap();
+    for batch in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        let mut files = image.files.clone();
+        let mut bytes = files.remove(&snapshot).unwrap();
+        reseal(&mut bytes[..HEADER_BYTES], 48, &batch.to_le_bytes());
+        files.insert(format!("snap-{batch:016x}.snap"), bytes);
+        let (opened, store) = image.open(files.clone());
+        assert_eq!(opened, Opened::Exact);
+        store.unwrap().snapshot().unwrap();
+
+        // Without a log there is nothing else to go by.
+        let mut bytes = files.remove(&segment).unwrap();
+        assert_corrupt(open_files(files.clone()), "no log");
+        reseal(&mut bytes[..HEADER_BYTES], 48, &batch.to_le_bytes());
+        files.insert(format!("wal-{batch:016x}.log"), bytes);
+        assert_corrupt(open_files(files), "a log of another place");
+    }
+}

@@ -15,7 +15,7 @@ use crate::clock::Reading;
 use crate::model::KeyId;
 use crate::storage::{Storage, StorageFile};
 pub(crate) use format::PAYLOAD_BYTES_MAX;
-use format::{FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES};
+use format::{BATCH_MAX, FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES};
 pub(crate) use recovery::{KeySource, recover};
 pub use recovery::{RecoveryError, RecoveryReport};
 use segment::Segment;
@@ -91,6 +91,11 @@ impl Journal {
 
     /// Writes one batch, without waiting for the disk.
     pub(crate) fn append(&mut self, payload: &[u8], reading: Reading) -> Result<Position, AppendError> {
+        // Reached only where a file was forged: 2^63 commits take longer than there is. The end frame has the next number.
+        if self.written.batch >= BATCH_MAX - 1 {
+            let error = io::Error::other("there are no more numbers for batches");
+            return Err(AppendError::NotWritten(FileError::of("write to", "the log")(error)));
+        }
         let frame_bytes = (payload.len() + FRAME_OVERHEAD) as u64;
         if self.segment.room() < frame_bytes + END_BYTES {
             self.rotate(frame_bytes, reading)?;

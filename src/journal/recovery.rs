@@ -88,7 +88,8 @@ pub enum RecoveryError {
 pub struct RecoveryReport {
     /// The batch of the snapshot that was loaded; none if there was no snapshot.
     pub snapshot_batch: Option<u64>,
-    /// Snapshots that were damaged, so that an older one and a longer log were used.
+    /// Snapshots that were damaged, so that an older one and a longer log were used. They were set aside, with
+    /// `.damaged` added to their names.
     pub damaged_snapshots: Vec<String>,
     /// Records read from the snapshot.
     pub snapshot_records: u64,
@@ -503,6 +504,11 @@ impl Recovery {
     ) -> Result<Recovered, RecoveryError> {
         for name in names.iter().filter(|name| name.ends_with(".tmp")) {
             self.storage.remove(name).map_err(FileError::of("remove", name))?;
+        }
+        for name in &self.report.damaged_snapshots {
+            // Under its own name it would count as the snapshot before the next, and a good one would go for it.
+            let aside = format!("{name}.damaged");
+            self.storage.rename(name, &aside).map_err(FileError::of("rename", name))?;
         }
         if let Some(unended) = tail.unended {
             let file = self.settle(&unended.name, &Unproven::default(), unended.offset, unended.torn_end)?;

@@ -10,7 +10,8 @@ use crate::codec::{self, EncodeError, Record};
 use crate::storage::{Storage, StorageFile};
 
 use super::format::{
-    FRAME_HEADER_BYTES, FRAME_OVERHEAD, FileKind, Frame, FrameHeader, FrameKind, HEADER_BYTES, Header, HeaderError,
+    BATCH_MAX, FRAME_HEADER_BYTES, FRAME_OVERHEAD, FileKind, Frame, FrameHeader, FrameKind, HEADER_BYTES, Header,
+    HeaderError,
 };
 use super::{FileError, Position, StoreIdentity, create_temporary, publish, temporary};
 
@@ -170,10 +171,11 @@ fn remove_superfluous(storage: &dyn Storage) -> Result<(), FileError> {
     storage.sync_directory().map_err(FileError::of("sync", "the directory"))
 }
 
-/// The number in a file's name.
+/// The number in a file's name, if it is spelled as we spell it.
 pub(super) fn parse(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
-    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (number <= BATCH_MAX && digits == format!("{number:016x}")).then_some(number)
 }
 
 /// Why a snapshot cannot be used.
