@@ -350,6 +350,7 @@ impl Recovery {
         let needed = batches.split_off(needed);
         let mut unended: Option<Unended> = None;
         let mut tail = None;
+        let mut last: Option<Position> = None;
         for (index, &first_batch) in needed.iter().enumerate() {
             let name = segment::name(first_batch);
             let file = self.storage.open(&name).map_err(FileError::of("open", &name))?;
@@ -364,12 +365,14 @@ impl Recovery {
             if header.file_bytes != bytes.len() as u64 {
                 return Err(corrupt(&name, bytes.len() as u64, "it is not as long as its header says"));
             }
-            if index > 0 && (header.batch, header.chain) != (self.position.batch + 1, self.position.chain) {
+            let before = Position { batch: first_batch.saturating_sub(1), chain: header.chain };
+            // Also where a snapshot covers what would be missing between the two.
+            if last.is_some_and(|last| last != before) {
                 return Err(corrupt(&name, 48, "it does not follow the segment before it"));
             }
             let is_last = index + 1 == needed.len();
-            let before = Position { batch: first_batch.saturating_sub(1), chain: header.chain };
             let scan = self.scan(&name, &bytes, before, visit)?;
+            last = Some(scan.last);
             if scan.frames > 0
                 && let Some(before) = unended.take()
                 && !before.ended

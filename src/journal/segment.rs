@@ -10,7 +10,7 @@ use super::format::{FileKind, FrameHeader, FrameKind, HEADER_BYTES, Header};
 use super::{FileError, Position, StoreIdentity, prepare_whole, publish};
 
 /// How much is zeroed at a time.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A segment open for appending.
 #[derive(Debug)]
