@@ -12,12 +12,14 @@
 )]
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use rescind::storage::MemoryStorage;
+use rescind::storage::{MemoryStorage, Storage, StorageFile};
 use rescind::{
     Acknowledgement, Credential, Durability, Key, ManualClock, OpenError, Options, Receipt, RecoveryError, Revocation,
     SnapshotError, Store, Subject, Timestamp, Verdict, WriteError,
@@ -999,4 +1001,85 @@ fn absurd_batch_numbers_are_refused() {
         files.insert(format!("wal-{batch:016x}.log"), bytes);
         assert_corrupt(open_files(files), "a log of another place");
     }
+}
+
+/// A storage with a defect: it panics when asked to sync, once it is armed.
+#[derive(Debug)]
+struct Defective(MemoryStorage, Arc<AtomicBool>);
+
+#[derive(Debug)]
+struct DefectiveFile(Box<dyn StorageFile>, Arc<AtomicBool>);
+
+impl Storage for Defective {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(DefectiveFile(self.0.create(name)?, Arc::clone(&self.1))))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(DefectiveFile(self.0.open(name)?, Arc::clone(&self.1))))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.0.sync_directory()
+    }
+}
+
+impl StorageFile for DefectiveFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        assert!(!self.1.load(Ordering::Relaxed), "a defect in the storage");
+        self.0.sync()
+    }
+}
+
+#[test]
+fn a_panic_in_the_storage_leaves_nobody_waiting() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let disk = MemoryStorage::new();
+    let store = options().open_on(Arc::new(Defective(disk.clone(), Arc::clone(&armed)))).unwrap();
+    revoke(&store, "before").unwrap();
+    armed.store(true, Ordering::Relaxed);
+    let (answer, answered) = channel();
+    let asking = store.clone();
+    let asker = std::thread::spawn(move || {
+        for token in ["during", "after"] {
+            answer.send(revoke(&asking, token)).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        let answer = answered.recv_timeout(Duration::from_secs(20)).expect("an answer");
+        assert!(matches!(answer, Err(WriteError::NotDurable(_))), "{answer:?}");
+    }
+    asker.join().unwrap();
+    assert!(is_denied(&store, "during") && is_denied(&store, "after"), "they deny all the same");
+    assert!(store.stats().write_error.is_some());
+    assert!(store.snapshot().is_err() && store.close().is_err());
+    assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "before"));
 }

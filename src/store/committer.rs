@@ -11,7 +11,7 @@ use crate::journal::{AppendError, FileError, Journal, PAYLOAD_BYTES_MAX, Positio
 use crate::model::Item;
 
 use super::auditing::AuditQueue;
-use super::receipt::Completion;
+use super::receipt::{Answer, committer_panicked};
 use super::{Acknowledgement, Durability, Receipt, Shared, WriteError};
 
 /// How many commits may wait; then writers wait.
@@ -28,7 +28,7 @@ pub(super) struct Commit {
     pub(super) undo: Vec<Item>,
     pub(super) changed: usize,
     pub(super) audits: Vec<AuditRecord>,
-    pub(super) completion: Arc<Completion>,
+    pub(super) answer: Answer,
 }
 
 #[derive(Debug)]
@@ -65,6 +65,14 @@ struct Run {
     durability: Durability,
     shared: Arc<Shared>,
     audit: Option<AuditQueue>,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.poison().is_none() {
+            self.set_poison(committer_panicked());
+        }
+    }
 }
 
 impl Run {
@@ -164,7 +172,7 @@ impl Run {
             }
         }
         let receipt = |acknowledgement| Receipt { acknowledgement, changed: commit.changed };
-        commit.completion.complete(result.map(receipt).map_err(WriteError::NotDurable));
+        commit.answer.give(result.map(receipt).map_err(WriteError::NotDurable));
     }
 
     fn sync(&mut self) -> Result<Position, Arc<FileError>> {

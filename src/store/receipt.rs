@@ -1,10 +1,13 @@
 //! The answer to a write: at once, later, or as a future.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::journal::FileError;
 
 use super::WriteError;
 
@@ -75,6 +78,34 @@ impl Completion {
             waker.wake();
         }
     }
+}
+
+/// The committer's end of a completion. Whatever becomes of the committer, whoever waits is answered.
+#[derive(Debug)]
+pub(super) struct Answer(Arc<Completion>);
+
+impl Answer {
+    pub(super) fn to(completion: Arc<Completion>) -> Self {
+        Self(completion)
+    }
+
+    pub(super) fn give(self, result: Result<Receipt, WriteError>) {
+        self.0.complete(result);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let is_answered = self.0.state.lock().result.is_some();
+        if !is_answered {
+            self.0.complete(Err(WriteError::NotDurable(Arc::new(committer_panicked()))));
+        }
+    }
+}
+
+/// Why nothing more is written once the committer has panicked.
+pub(super) fn committer_panicked() -> FileError {
+    FileError::of("write to", "the log")(io::Error::other("the thread that writes it has panicked"))
 }
 
 impl Pending {

@@ -19,7 +19,7 @@ use super::auditing::AuditQueue;
 use super::committer::{Commit, Message, outcome};
 use super::maintenance::Snapshotter;
 use super::open::Threads;
-use super::receipt::Completion;
+use super::receipt::{Answer, Completion};
 use super::{Acknowledgement, Pending, Receipt, Shared, WriteError};
 
 /// What can be asked of a store.
@@ -148,10 +148,10 @@ impl Engine {
         let pending = Pending::new(Arc::clone(&completion));
         match &self.commits {
             Some(commits) if changed > 0 => {
-                let commit = Commit { payload, undo, changed, audits, completion };
-                if commits.send(Message::Commit(commit)).is_err() {
-                    return Err(WriteError::Closed);
-                }
+                let answer = Answer::to(completion);
+                let commit = Commit { payload, undo, changed, audits, answer };
+                // If the committer is gone, which only a panic brings about, dropping the commit answers it.
+                commits.send(Message::Commit(commit)).ok();
                 drop(writing);
             }
             _ => {
