@@ -14,9 +14,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rescind::storage::{MemoryStorage, Storage, StorageFile};
@@ -1003,24 +1003,34 @@ fn absurd_batch_numbers_are_refused() {
     }
 }
 
-/// A storage with a defect: it panics when asked to sync, once it is armed.
+/// What is done before each sync of a file.
+#[derive(Clone)]
+struct Hook(Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// A storage that lets a test in before each sync of a file.
 #[derive(Debug)]
-struct Defective(MemoryStorage, Arc<AtomicBool>);
+struct Hooked(MemoryStorage, Hook);
 
 #[derive(Debug)]
-struct DefectiveFile(Box<dyn StorageFile>, Arc<AtomicBool>);
+struct HookedFile(Box<dyn StorageFile>, Hook);
 
-impl Storage for Defective {
+impl Storage for Hooked {
     fn list(&self) -> io::Result<Vec<String>> {
         self.0.list()
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DefectiveFile(self.0.create(name)?, Arc::clone(&self.1))))
+        Ok(Box::new(HookedFile(self.0.create(name)?, self.1.clone())))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DefectiveFile(self.0.open(name)?, Arc::clone(&self.1))))
+        Ok(Box::new(HookedFile(self.0.open(name)?, self.1.clone())))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -1036,7 +1046,7 @@ impl Storage for Defective {
     }
 }
 
-impl StorageFile for DefectiveFile {
+impl StorageFile for HookedFile {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
@@ -1054,7 +1064,7 @@ impl StorageFile for DefectiveFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        assert!(!self.1.load(Ordering::Relaxed), "a defect in the storage");
+        self.1.0();
         self.0.sync()
     }
 }
@@ -1062,8 +1072,10 @@ impl StorageFile for DefectiveFile {
 #[test]
 fn a_panic_in_the_storage_leaves_nobody_waiting() {
     let armed = Arc::new(AtomicBool::new(false));
+    let is_armed = Arc::clone(&armed);
+    let hook = Hook(Arc::new(move || assert!(!is_armed.load(Ordering::Relaxed), "a defect in the storage")));
     let disk = MemoryStorage::new();
-    let store = options().open_on(Arc::new(Defective(disk.clone(), Arc::clone(&armed)))).unwrap();
+    let store = options().open_on(Arc::new(Hooked(disk.clone(), hook))).unwrap();
     revoke(&store, "before").unwrap();
     armed.store(true, Ordering::Relaxed);
     let (answer, answered) = channel();
@@ -1082,4 +1094,36 @@ fn a_panic_in_the_storage_leaves_nobody_waiting() {
     assert!(store.stats().write_error.is_some());
     assert!(store.snapshot().is_err() && store.close().is_err());
     assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "before"));
+}
+
+#[test]
+fn a_snapshot_that_meets_a_close_is_refused() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let is_armed = Arc::clone(&armed);
+    let (enter, entered) = channel();
+    let (leave, left) = channel::<()>();
+    let (enter, left) = (Mutex::new(enter), Mutex::new(left));
+    let hook = Hook(Arc::new(move || {
+        if is_armed.swap(false, Ordering::Relaxed) {
+            enter.lock().unwrap().send(()).unwrap();
+            left.lock().unwrap().recv().unwrap();
+        }
+    }));
+    let disk = Arc::new(Hooked(MemoryStorage::new(), hook));
+    let store = options().durability(Durability::Memory).open_on(disk).unwrap();
+    revoke(&store, "a").unwrap();
+    armed.store(true, Ordering::Relaxed);
+    let closing = store.clone();
+    let closer = std::thread::spawn(move || closing.close());
+    entered.recv().unwrap();
+
+    // The committer is busy with its last sync.
+    let (answer, answered) = channel();
+    let asker = std::thread::spawn(move || answer.send(store.snapshot()).unwrap());
+    let early = answered.recv_timeout(Duration::from_millis(200));
+    leave.send(()).unwrap();
+    let answer = early.or_else(|_| answered.recv_timeout(Duration::from_secs(20))).expect("an answer");
+    assert!(matches!(answer, Err(SnapshotError::Closed)), "{answer:?}");
+    closer.join().unwrap().unwrap();
+    asker.join().unwrap();
 }
