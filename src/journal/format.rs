@@ -18,6 +18,8 @@ pub(crate) const FRAME_TRAILER_BYTES: usize = 8;
 pub(crate) const FRAME_OVERHEAD: usize = FRAME_HEADER_BYTES + FRAME_TRAILER_BYTES;
 /// The longest payload of one frame, and so of one commit, in bytes.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The highest number of a batch. None was ever written: it leaves room to count on from any number that was read.
+pub(crate) const BATCH_MAX: u64 = u64::MAX >> 1;
 
 const FRAME_MAGIC: [u8; 4] = *b"RFRM";
 const CHECKSUM_AT: usize = HEADER_BYTES - 8;
@@ -107,6 +109,7 @@ impl Header {
                 reading: fields.reading()?,
             })
         })()
+        .filter(|header| header.batch <= BATCH_MAX)
         .ok_or(HeaderError::Damaged)
     }
 }
@@ -183,7 +186,8 @@ impl FrameHeader {
             _ => return None,
         };
         let payload_bytes = usize::try_from(fields.u64()?).ok().filter(|bytes| *bytes <= PAYLOAD_BYTES_MAX)?;
-        let (batch, previous, synced) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let batch = fields.u64().filter(|batch| *batch <= BATCH_MAX)?;
+        let (previous, synced) = (fields.u64()?, fields.u64()?);
         Some(Self { kind, payload_bytes, batch, previous, synced, reading: fields.reading()? })
     }
 }

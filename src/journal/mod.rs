@@ -15,7 +15,7 @@ use crate::clock::Reading;
 use crate::model::KeyId;
 use crate::storage::{Storage, StorageFile};
 pub(crate) use format::PAYLOAD_BYTES_MAX;
-use format::{FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES};
+use format::{BATCH_MAX, FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES};
 pub(crate) use recovery::{KeySource, recover};
 pub use recovery::{RecoveryError, RecoveryReport};
 use segment::Segment;
@@ -91,6 +91,11 @@ impl Journal {
 
     /// Writes one batch, without waiting for the disk.
     pub(crate) fn append(&mut self, payload: &[u8], reading: Reading) -> Result<Position, AppendError> {
+        // Reached only where a file was forged: 2^63 commits take longer than there is. The end frame has the next number.
+        if self.written.batch >= BATCH_MAX - 1 {
+            let error = io::Error::other("there are no more numbers for batches");
+            return Err(AppendError::NotWritten(FileError::of("write to", "the log")(error)));
+        }
         let frame_bytes = (payload.len() + FRAME_OVERHEAD) as u64;
         if self.segment.room() < frame_bytes + END_BYTES {
             self.rotate(frame_bytes, reading)?;
@@ -129,8 +134,11 @@ impl Journal {
     fn rotate(&mut self, frame_bytes: u64, reading: Reading) -> Result<(), AppendError> {
         self.sync().map_err(AppendError::Poisoned)?;
         let bytes = self.segment_bytes.max(HEADER_BYTES as u64 + frame_bytes + END_BYTES);
-        let next = Segment::create(&*self.storage, self.identity, self.written, bytes, reading)
+        let next = Segment::prepare(&*self.storage, self.identity, self.written, bytes, reading)
             .map_err(AppendError::NotWritten)?;
+        // If this fails, the name may be there or not; if it is, nothing may follow the last batch elsewhere. An empty
+        // segment that is too short has been replaced by it, even.
+        next.publish(&*self.storage).map_err(AppendError::Poisoned)?;
         // The new segment is on disk before the old one says that it has a successor.
         self.segment.end(self.written, reading).map_err(AppendError::Poisoned)?;
         self.segment = next;
@@ -171,15 +179,29 @@ fn publish(storage: &dyn Storage, name: &str) -> Result<(), FileError> {
     storage.sync_directory().map_err(FileError::of("sync the directory of", name))
 }
 
-/// Makes a whole file appear under its name, or not at all.
-fn create_whole(
+/// A file that is whole and synced, but still under its temporary name.
+fn prepare_whole(
     storage: &dyn Storage,
     name: &str,
     fill: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
 ) -> Result<Box<dyn StorageFile>, FileError> {
     let mut file = create_temporary(storage, name)?;
-    fill(&mut *file).map_err(FileError::of("write", name))?;
-    file.sync().map_err(FileError::of("sync", name))?;
-    publish(storage, name)?;
+    let filled = fill(&mut *file).map_err(FileError::of("write", name));
+    let written = filled.and_then(|()| file.sync().map_err(FileError::of("sync", name)));
+    if let Err(error) = written {
+        // What could not be written for want of room must not take what room there is. Opening removes it otherwise.
+        storage.remove(&temporary(name)).ok();
+        return Err(error);
+    }
     Ok(file)
+}
+
+/// Makes a whole file appear under its name, or not at all.
+fn create_whole(
+    storage: &dyn Storage,
+    name: &str,
+    fill: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
+) -> Result<(), FileError> {
+    prepare_whole(storage, name, fill)?;
+    publish(storage, name)
 }

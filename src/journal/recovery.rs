@@ -88,7 +88,8 @@ pub enum RecoveryError {
 pub struct RecoveryReport {
     /// The batch of the snapshot that was loaded; none if there was no snapshot.
     pub snapshot_batch: Option<u64>,
-    /// Snapshots that were damaged, so that an older one and a longer log were used.
+    /// Snapshots that were damaged, so that an older one and a longer log were used. They were set aside, with
+    /// `.damaged` added to their names.
     pub damaged_snapshots: Vec<String>,
     /// Records read from the snapshot.
     pub snapshot_records: u64,
@@ -221,7 +222,7 @@ fn initialise(
     getrandom::fill(&mut store_id)
         .map_err(|error| FileError::of("make a random id for", STORE_FILE)(std::io::Error::other(error.to_string())))?;
     let identity = StoreIdentity { store_id, key_id: keyring.id() };
-    Segment::create(storage, identity, Position::default(), segment_bytes, now)?;
+    Segment::prepare(storage, identity, Position::default(), segment_bytes, now)?.publish(storage)?;
     let header = Header {
         kind: FileKind::Store,
         store_id,
@@ -254,8 +255,17 @@ struct Tail {
     offset: u64,
     /// Where the last byte that is not zero ends, if after `offset`.
     torn_end: u64,
-    /// A segment before the last that lacks its end frame: a crash came between the two steps of a rotation.
+    unproven: Unproven,
+    /// The segment before an empty last one. Its end frame is missing if a crash came between the two steps of a
+    /// rotation; and if it is there, nothing proves that it is on disk.
     unended: Option<Unended>,
+}
+
+/// The last frames of the log, which no later frame proves to be on disk.
+#[derive(Default)]
+struct Unproven {
+    offset: u64,
+    frames: Vec<u8>,
 }
 
 struct Unended {
@@ -263,6 +273,7 @@ struct Unended {
     file_bytes: u64,
     offset: u64,
     torn_end: u64,
+    ended: bool,
 }
 
 /// What one segment was found to hold.
@@ -272,6 +283,7 @@ struct Scan {
     torn_end: u64,
     ended: bool,
     frames: u64,
+    unproven: Unproven,
 }
 
 impl Recovery {
@@ -325,8 +337,10 @@ impl Recovery {
     fn read_segments(&mut self, names: &[String], visit: &mut dyn FnMut(Record)) -> Result<Tail, RecoveryError> {
         let mut batches: Vec<u64> = names.iter().filter_map(|name| parse(name, "wal-", ".log")).collect();
         batches.sort_unstable();
-        // Segments that hold nothing after the snapshot are kept for the one before it, and not read.
-        let needed = batches.iter().rposition(|first| *first <= self.position.batch + 1).ok_or_else(|| {
+        // Segments that hold nothing after the snapshot are kept for the one before it, and not read: except the one that
+        // ends with the snapshot's own batch, for a crash may have come before its end frame.
+        let up_to = |batch: u64| batches.iter().rposition(|first| *first <= batch);
+        let needed = up_to(self.position.batch.max(1)).or_else(|| up_to(self.position.batch + 1)).ok_or_else(|| {
             corrupt(
                 &segment::name(self.position.batch + 1),
                 0,
@@ -336,6 +350,7 @@ impl Recovery {
         let needed = batches.split_off(needed);
         let mut unended: Option<Unended> = None;
         let mut tail = None;
+        let mut last: Option<Position> = None;
         for (index, &first_batch) in needed.iter().enumerate() {
             let name = segment::name(first_batch);
             let file = self.storage.open(&name).map_err(FileError::of("open", &name))?;
@@ -350,14 +365,17 @@ impl Recovery {
             if header.file_bytes != bytes.len() as u64 {
                 return Err(corrupt(&name, bytes.len() as u64, "it is not as long as its header says"));
             }
-            if index > 0 && (header.batch, header.chain) != (self.position.batch + 1, self.position.chain) {
+            let before = Position { batch: first_batch.saturating_sub(1), chain: header.chain };
+            // Also where a snapshot covers what would be missing between the two.
+            if last.is_some_and(|last| last != before) {
                 return Err(corrupt(&name, 48, "it does not follow the segment before it"));
             }
             let is_last = index + 1 == needed.len();
-            let before = Position { batch: first_batch.saturating_sub(1), chain: header.chain };
             let scan = self.scan(&name, &bytes, before, visit)?;
-            if let Some(before) = &unended
-                && scan.frames > 0
+            last = Some(scan.last);
+            if scan.frames > 0
+                && let Some(before) = unended.take()
+                && !before.ended
             {
                 return Err(corrupt(&before.name, before.offset, "the frame that should end it is missing"));
             }
@@ -378,17 +396,20 @@ impl Recovery {
                     file_bytes: header.file_bytes,
                     offset: scan.offset,
                     torn_end: scan.torn_end,
+                    unproven: scan.unproven,
                     unended: unended.take(),
                 });
-            } else if !scan.ended {
-                // Only right if the next is the last and still empty: a rotation that a crash cut in two.
+            } else {
+                // Without its end it is only right if the next is the last and still empty: a rotation cut in two.
                 let is_rotation = index + 2 == needed.len();
-                if !is_rotation {
-                    return Err(corrupt(&name, scan.offset, "a frame's checksum does not hold"));
+                let Scan { offset, torn_end, ended, .. } = scan;
+                if !ended && !is_rotation {
+                    return Err(corrupt(&name, offset, "a frame's checksum does not hold"));
                 }
-                let Scan { offset, torn_end, .. } = scan;
-                self.report.torn_tail_bytes += torn_end.saturating_sub(offset);
-                unended = Some(Unended { name, file_bytes: header.file_bytes, offset, torn_end });
+                if !ended {
+                    self.report.torn_tail_bytes += torn_end.saturating_sub(offset);
+                }
+                unended = Some(Unended { name, file_bytes: header.file_bytes, offset, torn_end, ended });
             }
         }
         tail.ok_or_else(|| corrupt("the log", 0, "no segment is there"))
@@ -404,6 +425,7 @@ impl Recovery {
     ) -> Result<Scan, RecoveryError> {
         let mut offset = HEADER_BYTES;
         let mut frames = 0;
+        let (first_batch, mut starts, mut proven) = (before.batch + 1, Vec::new(), 0_u64);
         let rest_of = |offset: usize| bytes.get(offset..).unwrap_or_default();
         self.reach(before, None, name, offset)?;
         while let Some(frame) = Frame::decode(rest_of(offset)) {
@@ -415,9 +437,13 @@ impl Recovery {
                 if rest_of(end).iter().any(|byte| *byte != 0) {
                     return Err(corrupt(name, end as u64, "something follows the frame that ends it"));
                 }
-                return Ok(Scan { last: before, offset: offset as u64, torn_end: end as u64, ended: true, frames });
+                let unproven = Unproven::default();
+                let (offset, torn_end) = (offset as u64, end as u64);
+                return Ok(Scan { last: before, offset, torn_end, ended: true, frames, unproven });
             }
             frames += 1;
+            starts.push(offset);
+            proven = proven.max(frame.header.synced);
             before = Position { batch: frame.header.batch, chain: frame.checksum };
             if before.batch > self.position.batch {
                 let mut records = 0;
@@ -442,7 +468,12 @@ impl Recovery {
             return Err(corrupt(name, offset as u64, "a frame's checksum does not hold, and later ones do"));
         }
         let torn_end = rest_of(offset).iter().rposition(|byte| *byte != 0).map_or(offset, |last| offset + last + 1);
-        Ok(Scan { last: before, offset: offset as u64, torn_end: torn_end as u64, ended: false, frames })
+        let unproven = usize::try_from(proven.saturating_add(1).saturating_sub(first_batch)).unwrap_or(usize::MAX);
+        let unproven = starts.get(unproven).copied().unwrap_or(offset);
+        let frames_unproven = bytes.get(unproven..offset).unwrap_or_default().to_vec();
+        let unproven = Unproven { offset: unproven as u64, frames: frames_unproven };
+        let (offset, torn_end) = (offset as u64, torn_end as u64);
+        Ok(Scan { last: before, offset, torn_end, ended: false, frames, unproven })
     }
 
     /// Notes that the log has been read up to a batch.
@@ -476,11 +507,16 @@ impl Recovery {
         for name in names.iter().filter(|name| name.ends_with(".tmp")) {
             self.storage.remove(name).map_err(FileError::of("remove", name))?;
         }
+        for name in &self.report.damaged_snapshots {
+            // Under its own name it would count as the snapshot before the next, and a good one would go for it.
+            let aside = format!("{name}.damaged");
+            self.storage.rename(name, &aside).map_err(FileError::of("rename", name))?;
+        }
         if let Some(unended) = tail.unended {
-            let file = self.wipe(&unended.name, unended.offset, unended.torn_end)?;
+            let file = self.settle(&unended.name, &Unproven::default(), unended.offset, unended.torn_end)?;
             Segment::resume(file, unended.name, unended.offset, unended.file_bytes).end(self.position, now)?;
         }
-        let file = self.wipe(&tail.name, tail.offset, tail.torn_end)?;
+        let file = self.settle(&tail.name, &tail.unproven, tail.offset, tail.torn_end)?;
         self.storage.sync_directory().map_err(FileError::of("sync", "the directory"))?;
         let segment = Segment::resume(file, tail.name, tail.offset, tail.file_bytes);
         let journal = Journal {
@@ -504,11 +540,22 @@ impl Recovery {
         })
     }
 
-    /// Puts zeros in the place of a torn tail.
-    fn wipe(&self, name: &str, offset: u64, end: u64) -> Result<Box<dyn StorageFile>, RecoveryError> {
+    /// Puts zeros in the place of a torn tail, and makes sure that what was read before it is on disk.
+    ///
+    /// The last frames are written again: what was read may be in the page cache only, and if an earlier process saw a
+    /// sync of it fail, the system takes it for clean and would never write it. From here on it counts as synced.
+    fn settle(
+        &self,
+        name: &str,
+        unproven: &Unproven,
+        offset: u64,
+        end: u64,
+    ) -> Result<Box<dyn StorageFile>, RecoveryError> {
         let mut file = self.storage.open(name).map_err(FileError::of("open", name))?;
+        if !unproven.frames.is_empty() {
+            file.write_all_at(&unproven.frames, unproven.offset).map_err(FileError::of("write to", name))?;
+        }
         write_zeros(&mut *file, offset, end).map_err(FileError::of("write to", name))?;
-        // Also without a torn tail: what was read may still be in the page cache only, and from here on counts as synced.
         file.sync().map_err(FileError::of("sync", name))?;
         Ok(file)
     }

@@ -7,7 +7,7 @@ use crate::clock::Reading;
 use crate::storage::{Storage, StorageFile};
 
 use super::format::{FileKind, FrameHeader, FrameKind, HEADER_BYTES, Header};
-use super::{FileError, Position, StoreIdentity, create_whole};
+use super::{FileError, Position, StoreIdentity, prepare_whole, publish};
 
 /// How much is zeroed at a time.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -36,8 +36,8 @@ pub(super) fn write_zeros(file: &mut dyn StorageFile, mut offset: u64, end: u64)
 }
 
 impl Segment {
-    /// Makes the segment that follows `last`.
-    pub(super) fn create(
+    /// Makes the segment that follows `last`, to be published before anything is written to it.
+    pub(super) fn prepare(
         storage: &dyn Storage,
         identity: StoreIdentity,
         last: Position,
@@ -54,11 +54,16 @@ impl Segment {
             reading,
         };
         let name = name(header.batch);
-        let file = create_whole(storage, &name, |file| {
+        let file = prepare_whole(storage, &name, |file| {
             file.write_all_at(&header.encode(), 0)?;
             write_zeros(file, HEADER_BYTES as u64, file_bytes)
         })?;
         Ok(Self { file, name, offset: HEADER_BYTES as u64, file_bytes })
+    }
+
+    /// Gives it its name.
+    pub(super) fn publish(&self, storage: &dyn Storage) -> Result<(), FileError> {
+        publish(storage, &self.name)
     }
 
     /// A segment that recovery has read, to be continued at `offset`.

@@ -10,9 +10,10 @@ use crate::codec::{self, EncodeError, Record};
 use crate::storage::{Storage, StorageFile};
 
 use super::format::{
-    FRAME_HEADER_BYTES, FRAME_OVERHEAD, FileKind, Frame, FrameHeader, FrameKind, HEADER_BYTES, Header, HeaderError,
+    BATCH_MAX, FRAME_HEADER_BYTES, FRAME_OVERHEAD, FileKind, Frame, FrameHeader, FrameKind, HEADER_BYTES, Header,
+    HeaderError,
 };
-use super::{FileError, Position, StoreIdentity, create_temporary, publish};
+use super::{FileError, Position, StoreIdentity, create_temporary, publish, temporary};
 
 /// The length of a block at which it is written out, in bytes.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -36,6 +37,17 @@ pub(crate) struct SnapshotWriter {
     records: u64,
     block: Vec<u8>,
     frame: Vec<u8>,
+    is_published: bool,
+}
+
+/// What could not be written for want of room must not take what room there is.
+impl Drop for SnapshotWriter {
+    fn drop(&mut self) {
+        if !self.is_published {
+            // Opening the store removes it otherwise.
+            self.storage.remove(&temporary(&self.name)).ok();
+        }
+    }
 }
 
 /// Why there is no new snapshot. The store goes on with the one it has.
@@ -58,7 +70,7 @@ impl SnapshotWriter {
         reading: Reading,
     ) -> Result<Self, FileError> {
         let name = name(base.batch);
-        let mut file = create_temporary(&*storage, &name)?;
+        let file = create_temporary(&*storage, &name)?;
         let header = Header {
             kind: FileKind::Snapshot,
             store_id: identity.store_id,
@@ -68,8 +80,7 @@ impl SnapshotWriter {
             chain: base.chain,
             reading,
         };
-        file.write_all_at(&header.encode(), 0).map_err(FileError::of("write", &name))?;
-        Ok(Self {
+        let mut writer = Self {
             storage,
             identity,
             base,
@@ -82,7 +93,10 @@ impl SnapshotWriter {
             records: 0,
             block: Vec::with_capacity(BLOCK_BYTES + 4096),
             frame: Vec::with_capacity(BLOCK_BYTES + 4096),
-        })
+            is_published: false,
+        };
+        writer.file.write_all_at(&header.encode(), 0).map_err(FileError::of("write", &writer.name))?;
+        Ok(writer)
     }
 
     /// Adds one record.
@@ -124,9 +138,10 @@ impl SnapshotWriter {
         let mut read_back = 0;
         match read(&*self.file, self.identity, &mut |_| read_back += 1) {
             Ok(header) if header.batch == self.base.batch && read_back == self.records => {}
-            _ => return Err(SnapshotWriteError::ReadBack { file: self.name }),
+            _ => return Err(SnapshotWriteError::ReadBack { file: self.name.clone() }),
         }
         publish(&*self.storage, &self.name)?;
+        self.is_published = true;
         remove_superfluous(&*self.storage)?;
         Ok(self.offset)
     }
@@ -156,10 +171,11 @@ fn remove_superfluous(storage: &dyn Storage) -> Result<(), FileError> {
     storage.sync_directory().map_err(FileError::of("sync", "the directory"))
 }
 
-/// The number in a file's name.
+/// The number in a file's name, if it is spelled as we spell it.
 pub(super) fn parse(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
-    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (number <= BATCH_MAX && digits == format!("{number:016x}")).then_some(number)
 }
 
 /// Why a snapshot cannot be used.

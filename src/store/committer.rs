@@ -1,5 +1,6 @@
 //! The thread that writes the log: it takes what has been submitted, commits it as one batch, and acknowledges.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -11,7 +12,7 @@ use crate::journal::{AppendError, FileError, Journal, PAYLOAD_BYTES_MAX, Positio
 use crate::model::Item;
 
 use super::auditing::AuditQueue;
-use super::receipt::Duty;
+use super::receipt::{Duty, committer_panicked};
 use super::{Acknowledgement, Durability, Receipt, Shared, WriteError};
 
 /// How many commits may wait; then writers wait.
@@ -55,7 +56,14 @@ impl Committer {
     ) -> std::io::Result<Self> {
         let (sender, receiver) = bounded(QUEUE_MAX);
         let run = Run { journal, durability, shared, audit };
-        let thread = std::thread::Builder::new().name("rescind-commit".into()).spawn(move || run.run(&receiver))?;
+        let thread = std::thread::Builder::new().name("rescind-commit".into()).spawn(move || {
+            catch_unwind(AssertUnwindSafe(|| run.run(&receiver))).unwrap_or_else(|_| {
+                // Nothing more is written. A commit is answered when it is dropped, and the channel alone drops nothing
+                // while there are senders.
+                receiver.iter().take_while(|message| !matches!(message, Message::Close)).for_each(drop);
+                Err(Arc::new(committer_panicked()))
+            })
+        })?;
         Ok(Self { sender, thread })
     }
 }
@@ -65,6 +73,14 @@ struct Run {
     durability: Durability,
     shared: Arc<Shared>,
     audit: Option<AuditQueue>,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.poison().is_none() {
+            self.set_poison(committer_panicked());
+        }
+    }
 }
 
 impl Run {

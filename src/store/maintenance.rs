@@ -105,6 +105,10 @@ impl Engine {
         {
             // What is applied is sent under this lock, so that all of it stands before the message.
             let _writing = self.writing.lock();
+            // The committer answers nothing that comes after it was told to close.
+            if self.shared.is_closed() {
+                return Err(SnapshotError::Closed);
+            }
             commits.send(Message::Sync(reply)).map_err(|_| SnapshotError::Closed)?;
         }
         answer.recv().map_err(|_| SnapshotError::Closed)?.map_err(SnapshotError::Poisoned)

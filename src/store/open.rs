@@ -19,6 +19,7 @@ use crate::storage::Storage;
 
 use super::committer::{Committer, Message};
 use super::maintenance::{Maintainer, Snapshotter};
+use super::receipt::committer_panicked;
 use super::write::Engine;
 use super::{Acknowledgement, CloseError, Counters, Durability, OpenError, Options, Shared, Store, auditing};
 
@@ -144,9 +145,10 @@ impl Engine {
         if let (Some(commits), Some(committer)) = (&self.commits, threads.committer) {
             // An error means that the thread is gone; joining it tells more.
             commits.send(Message::Close).ok();
-            if let Ok(Err(error)) = committer.join() {
-                result = Err(CloseError::NotDurable(error));
-            }
+            result = match committer.join() {
+                Ok(ended) => ended.map_err(CloseError::NotDurable),
+                Err(_) => Err(CloseError::NotDurable(Arc::new(committer_panicked()))),
+            };
         }
         if let Some(snapshotter) = &self.snapshotter {
             snapshotter.release();

@@ -1,5 +1,6 @@
 //! The answer to a write: at once, later, or as a future.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -69,11 +70,7 @@ impl Duty {
 
 impl Drop for Duty {
     fn drop(&mut self) {
-        self.0.complete(Err(WriteError::NotDurable(Arc::new(FileError {
-            operation: "commit to",
-            file: "the log".to_owned(),
-            source: std::io::Error::other("the thread that writes it has stopped"),
-        }))));
+        self.0.complete(Err(WriteError::NotDurable(Arc::new(committer_panicked()))));
     }
 }
 
@@ -103,6 +100,11 @@ impl Completion {
             waker.wake();
         }
     }
+}
+
+/// Why nothing more is written once the committer has panicked.
+pub(super) fn committer_panicked() -> FileError {
+    FileError::of("write to", "the log")(io::Error::other("the thread that writes it has panicked"))
 }
 
 impl Pending {

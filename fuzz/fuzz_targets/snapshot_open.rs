@@ -1,0 +1,4 @@
+//! Opens stores whose newest snapshot was patched, replaced or forged.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rescind_fuzz::bodies::snapshot_open(data));
