@@ -252,6 +252,16 @@ pub(crate) fn credential() -> impl Strategy<Value = Credential> {
     )
 }
 
+/// A credential of so much later.
+pub(crate) fn later(mut credential: Credential, nanos: u64) -> Credential {
+    for time in [&mut credential.iat, &mut credential.auth_time, &mut credential.session_start] {
+        if let Time::At(at) = time {
+            *at += nanos;
+        }
+    }
+    credential
+}
+
 /// The credential, changed so that it names a subject.
 pub(crate) fn naming(mut credential: Credential, subject: Subject) -> Credential {
     let id = Some(subject.id);
