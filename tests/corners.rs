@@ -242,3 +242,94 @@ fn a_lift_on_its_way_to_the_disk_does_not_take_back_what_is_revoked_meanwhile() 
         assert!(is_revoked(&store.check(&credential)), "{subject:?}, reopened");
     }
 }
+
+#[test]
+fn lifting_everyone_does_not_lift_what_was_once_dead_by_age() {
+    let clock = ManualClock::at(at(0));
+    let disk = MemoryStorage::new();
+    let store = open(&disk, options(&clock).max_credential_age(seconds(100)));
+    store.revoke(Revocation::of(Subject::user("alice"))).unwrap();
+    clock.advance(seconds(1000));
+    assert_eq!(store.maintain().forgotten, 1);
+    store.close().unwrap();
+    let store = open(&disk, options(&clock));
+    assert!(is_revoked(&store.check(&alice(0))));
+    assert_eq!(store.lift(Subject::everyone()).unwrap().changed, 0, "nobody revoked everyone");
+    store.revoke(Revocation::of(Subject::everyone())).unwrap();
+    assert!(is_revoked(&store.check(&alice(990))));
+    assert_eq!(store.lift(Subject::everyone()).unwrap().changed, 1);
+    assert_eq!(store.check(&alice(990)), Verdict::Clear);
+    assert!(is_revoked(&store.check(&alice(0))), "alice was revoked, which nobody lifted");
+    assert!(store.explain(&Subject::everyone()).unwrap().unwrap().denies());
+}
+
+#[test]
+fn an_epoch_made_after_a_small_step_back_binds_what_was_issued_before_it() {
+    let clock = ManualClock::at(at(100));
+    let store = options(&clock).open_in_memory().unwrap();
+    store.maintain();
+    clock.set_wall(at(70));
+    for make in [
+        |store: &Store| store.revoke(Revocation::of(Subject::user("alice"))),
+        |store: &Store| {
+            store.disable(Subject::user("alice"))?;
+            store.enable(Subject::user("alice"))
+        },
+    ] {
+        assert_eq!(store.check(&alice(100)), Verdict::Clear);
+        make(&store).unwrap();
+        assert!(is_revoked(&store.check(&alice(100))));
+        store.lift(Subject::user("alice")).unwrap();
+    }
+}
+
+#[test]
+fn epochs_in_falling_order_do_not_add_up_without_end() {
+    let clock = ManualClock::at(at(10_000));
+    let store = options(&clock).open_in_memory().unwrap();
+    let session = |n: u64| format!("s{n}");
+    for n in 0..200 {
+        let revocation = Revocation::of(Subject::user("alice")).at(at(9_000 - n)).sparing_session(session(n));
+        store.revoke(revocation).unwrap();
+        // Whatever is pruned, an unspared session is bound by the latest, and a spared one by the one before.
+        assert!(is_revoked(&store.check(&alice(9_000))));
+        assert!(n == 0 || is_revoked(&store.check(&alice(8_999).session(session(0)))));
+    }
+    let facts = store.explain(&Subject::user("alice")).unwrap().unwrap().facts.len();
+    assert!(facts <= 16, "{facts} epochs");
+    store.lift(Subject::user("alice")).unwrap();
+    assert_eq!(store.check(&alice(1)), Verdict::Clear);
+}
+
+#[test]
+fn a_clock_that_was_accepted_stays_accepted() {
+    let clock = ManualClock::at(at(1_000_000));
+    let disk = MemoryStorage::new();
+    let store = open(&disk, options(&clock).max_credential_age(seconds(100)));
+    store.revoke(Revocation::of(Subject::user("bob"))).unwrap();
+    store.close().unwrap();
+    clock.reboot();
+    clock.set_wall(at(0));
+    let store = open(&disk, options(&clock).max_credential_age(seconds(100)));
+    assert_eq!(store.check(&alice(0)), Verdict::Unknown(Cause::Clock));
+    store.close().unwrap();
+    // Nothing is written but by the acceptance; the age is loosened at the same time, from a time that never was.
+    let store = open(&disk, options(&clock).accept_clock(true));
+    assert_eq!(store.check(&alice(1)), Verdict::Clear);
+    store.close().unwrap();
+    let store = open(&disk, options(&clock));
+    assert_eq!(store.check(&alice(1)), Verdict::Clear);
+    assert!(is_revoked(&store.check(&alice(0))), "what may have been forgotten stays dead");
+}
+
+#[test]
+fn tenants_with_an_age_of_their_own_are_limited_before_the_log_is() {
+    let clock = ManualClock::at(at(0));
+    let with = |count: u64| {
+        (0..count).fold(options(&clock), |options, n| {
+            options.tenant_max_credential_age(format!("a tenant with a name of some length {n}"), seconds(n + 1))
+        })
+    };
+    open(&MemoryStorage::new(), with(4096)).close().unwrap();
+    assert!(with(4097).open_on(Arc::new(MemoryStorage::new())).is_err());
+}

@@ -388,6 +388,15 @@ impl<'a> Credential<'a> {
         self.auth_time.time().or(self.session_start.time()).or(self.issued_at.time())
     }
 
+    /// The time from which age is counted: the earlier of the authentication and of `iat`; the beginning of time without
+    /// `iat`, because a reissue epoch could not be compared, and so not be forgotten either.
+    pub(crate) fn oldest_time(&self) -> Timestamp {
+        match (self.authenticated_at(), self.issued_at.time()) {
+            (Some(authenticated), Some(issued)) => authenticated.min(issued),
+            (_, None) | (None, _) => Timestamp::MIN,
+        }
+    }
+
     /// The id that the credential names of a kind; of `Group`, none: a credential names several.
     pub(crate) fn id_of(&self, kind: Kind) -> Option<IdRef<'_>> {
         match kind {

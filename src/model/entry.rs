@@ -118,6 +118,8 @@ pub(crate) struct WideEntry {
     pub(crate) lifted: Timestamp,
     /// Disablings made at or before this are undone.
     pub(crate) enabled: Timestamp,
+    /// Credentials authenticated or issued at or before this were once dead by age, and stay so. No undo touches it.
+    pub(crate) floor: Timestamp,
 }
 
 impl WideEntry {
@@ -142,7 +144,7 @@ impl WideEntry {
     pub(crate) fn latest(&self) -> Timestamp {
         let marks = self.reauthenticate.0.iter().chain(&self.reissue.0).map(|mark| mark.epoch.max(mark.at));
         let flag = self.disabled.iter().map(|(at, _)| *at);
-        marks.chain(flag).max().unwrap_or_default().max(self.lifted).max(self.enabled)
+        marks.chain(flag).max().unwrap_or_default().max(self.lifted).max(self.enabled).max(self.floor)
     }
 
     /// Makes this the least entry that is at least both.
@@ -154,6 +156,7 @@ impl WideEntry {
         }
         self.lifted = self.lifted.max(other.lifted);
         self.enabled = self.enabled.max(other.enabled);
+        self.floor = self.floor.max(other.floor);
         self.canonicalise();
     }
 
@@ -205,6 +208,21 @@ impl Epochs {
     /// The epochs, latest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Mark> {
         self.0.iter()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The least mark made at `at` that outdoes every mark there is, and `mark`: as late as the latest, sparing only whom
+    /// all spare.
+    pub(crate) fn outdone_by(&self, mut mark: Mark) -> Mark {
+        for other in &self.0 {
+            mark.epoch = mark.epoch.max(other.epoch);
+            mark.spared.retain(|session| other.spared.binary_search(session).is_ok());
+        }
+        mark
     }
 
     /// The latest epoch that does not spare any of these sessions.

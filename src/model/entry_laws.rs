@@ -38,6 +38,7 @@ enum Delta {
     Disable(Timestamp, Cause),
     Lift(Timestamp),
     Enable(Timestamp),
+    Floor(Timestamp),
 }
 
 impl Delta {
@@ -49,6 +50,7 @@ impl Delta {
             Self::Disable(at, cause) => entry.disabled = Some((at, cause)),
             Self::Lift(at) => entry.lifted = at,
             Self::Enable(at) => entry.enabled = at,
+            Self::Floor(at) => entry.floor = at,
         }
         entry
     }
@@ -61,6 +63,7 @@ fn delta() -> impl Strategy<Value = Delta> {
         1 => (time(1..6), cause()).prop_map(|(at, cause)| Delta::Disable(at, cause)),
         1 => time(0..5).prop_map(Delta::Lift),
         1 => time(0..5).prop_map(Delta::Enable),
+        1 => time(0..5).prop_map(Delta::Floor),
     ]
 }
 

@@ -52,12 +52,7 @@ impl Policy {
             return Some(Denial::of_policy(Effect::Expired));
         }
         let limit = self.max_age_in(tenant)?;
-        let oldest = match (credential.authenticated_at(), credential.issued_at.time()) {
-            (Some(authenticated), Some(issued)) => authenticated.min(issued),
-            // Without `iat` a reissue epoch could not be compared, so it could not be forgotten either.
-            (_, None) | (None, _) => Timestamp::MIN,
-        };
-        (now.saturating_since(oldest) > limit).then(|| Denial::of_policy(Effect::TooOld { limit }))
+        (now.saturating_since(credential.oldest_time()) > limit).then(|| Denial::of_policy(Effect::TooOld { limit }))
     }
 
     /// Whether the age of a credential counts anywhere.

@@ -129,6 +129,11 @@ impl WideEntry {
         };
         bound(&self.reauthenticate, credential.authenticated_at(), |epoch| Effect::Reauthenticate { epoch })
             .or_else(|| bound(&self.reissue, credential.issued_at.time(), |epoch| Effect::Reissue { epoch }))
+            .or_else(|| {
+                let is_below = self.floor > Timestamp::MIN && credential.oldest_time() <= self.floor;
+                let effect = Effect::Reauthenticate { epoch: self.floor };
+                is_below.then_some(Denial { subject, effect, since: None, reason: Reason::Policy })
+            })
     }
 }
 
@@ -136,7 +141,12 @@ impl WideEntry {
     /// The latest epoch that binds a credential.
     pub(crate) fn binding_epoch(&self, session_matches: impl Fn(&Digest) -> bool) -> Option<Timestamp> {
         let epochs = [&self.reauthenticate, &self.reissue];
-        epochs.into_iter().filter_map(|epochs| epochs.binding(&session_matches)).map(|mark| mark.epoch).max()
+        epochs
+            .into_iter()
+            .filter_map(|epochs| epochs.binding(&session_matches))
+            .map(|mark| mark.epoch)
+            .max()
+            .max((self.floor > Timestamp::MIN).then_some(self.floor))
     }
 }
 

@@ -139,6 +139,9 @@ impl Run {
             next = if payload.len() < GROUP_BYTES { messages.try_recv().ok() } else { None };
         }
         let result = self.commit(&payload);
+        if result.is_err() {
+            self.shared.counters.refused.fetch_add(group.len() as u64, Ordering::Relaxed);
+        }
         for commit in group {
             self.acknowledge(commit, result.clone());
         }

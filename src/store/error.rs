@@ -108,6 +108,9 @@ pub enum SnapshotError {
     /// An earlier write failed, so that nothing more is written.
     #[error("no snapshot was taken, an earlier write failed: {0}")]
     Poisoned(Arc<FileError>),
+    /// A write was not durable while the snapshot was taken, which may hold a part of it.
+    #[error("no snapshot was taken, a write failed meanwhile: take it again")]
+    Interrupted,
     /// The store was closed.
     #[error("the store is closed: open it again")]
     Closed,

@@ -76,6 +76,10 @@ impl Explanation {
                 };
                 add_all(&entry.reauthenticate, |epoch| Effect::Reauthenticate { epoch });
                 add_all(&entry.reissue, |epoch| Effect::Reissue { epoch });
+                if entry.floor > Timestamp::MIN {
+                    let cause = EntryCause { reason: Reason::Policy, actor: None };
+                    add(Effect::Reauthenticate { epoch: entry.floor }, entry.floor, &cause, 0, false);
+                }
                 None
             }
         };

@@ -156,6 +156,7 @@ impl Snapshotter {
         let Some(storage) = &*storage else { return Err(SnapshotError::Closed) };
         let shared = &*engine.shared;
         let log_bytes = shared.counters.log_bytes.load(Ordering::Relaxed);
+        let refused = shared.counters.refused.load(Ordering::Relaxed);
         let base = engine.sync_point()?;
         let mut writer = Journal::snapshot_writer(Arc::clone(storage), self.identity, base, shared.reading_for_disk())
             .map_err(SnapshotWriteError::File)?;
@@ -170,6 +171,9 @@ impl Snapshotter {
         }
         // What the walk saw of a batch is in the snapshot; all of that batch must be in the log before it counts.
         engine.sync_point()?;
+        if shared.counters.refused.load(Ordering::Relaxed) != refused {
+            return Err(SnapshotError::Interrupted);
+        }
         let bytes = writer.finish()?;
         shared.counters.log_bytes.fetch_sub(log_bytes, Ordering::Relaxed);
         Ok(SnapshotReport { entries, bytes })

@@ -86,6 +86,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Counters {
     batches: AtomicU64,
+    /// Submissions that are not in the log.
+    refused: AtomicU64,
     /// Bytes of log since the last snapshot.
     log_bytes: AtomicU64,
     snapshot_bytes: AtomicU64,

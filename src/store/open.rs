@@ -11,10 +11,7 @@ use crate::clock::{BorneOutTime, Reading};
 use crate::codec::{self, MaxAges, Record};
 use crate::denylist::Denylist;
 use crate::journal::{AppendError, FileError, Journal, KeySource, RecoveryError, RecoveryReport, recover};
-use crate::model::{
-    Digest, Entry, EntryCause, Epochs, Item, Key, Keyring, Kind, Locator, Mark, Policy, Reason, Shape, Subject,
-    Timestamp, WideEntry,
-};
+use crate::model::{Digest, Entry, Item, Key, Keyring, Kind, Locator, Policy, Shape, Subject, Timestamp, WideEntry};
 use crate::storage::Storage;
 
 use super::committer::{Committer, Message};
@@ -22,6 +19,9 @@ use super::maintenance::{Maintainer, Snapshotter};
 use super::receipt::committer_panicked;
 use super::write::Engine;
 use super::{Acknowledgement, CloseError, Counters, Durability, OpenError, Options, Shared, Store, auditing};
+
+/// How many tenants can have a maximum credential age of their own: all of them are one record of the log.
+const TENANT_AGES_MAX: usize = 4096;
 
 /// The threads of a store, to be joined when it is closed.
 #[derive(Debug, Default)]
@@ -38,6 +38,9 @@ impl Options {
         }
         if self.durability == Durability::Interval(Duration::ZERO) {
             return Err(OpenError::Options("a sync interval of zero is Durability::Sync: use that"));
+        }
+        if self.policy.tenant_max_age.len() > TENANT_AGES_MAX {
+            return Err(OpenError::Options("more than 4,096 tenants with a maximum credential age of their own"));
         }
         let mut tenants = self.policy.tenant_max_age.keys();
         tenants.try_for_each(|tenant| Subject::tenant(&**tenant).validate()).map_err(OpenError::Tenant)
@@ -109,7 +112,8 @@ impl Engine {
         shared.counters.log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
         shared.counters.snapshot_bytes.store(recovered.snapshot_bytes, Ordering::Relaxed);
         let mut journal = recovered.journal;
-        shared.record_max_ages(&mut journal, &recorded).map_err(RecoveryError::from)?;
+        let seen = recovered.last_reading.map_or(Timestamp::MIN, |last| last.wall);
+        shared.record_max_ages(&mut journal, &recorded, seen, options.accept_clock).map_err(RecoveryError::from)?;
         Ok((Self::new(options, shared, Some(snapshotter)), journal))
     }
 
@@ -198,24 +202,35 @@ impl Shared {
     /// Writes the maximum credential ages into the log if they are not those that were `recorded`.
     ///
     /// Epochs were forgotten because credentials of their time were dead by age. Where an age is now higher, or gone,
-    /// that is made up for by one epoch for the whole store or tenant: what was dead by age stays dead.
-    fn record_max_ages(&self, journal: &mut Journal, recorded: &MaxAges) -> Result<(), FileError> {
-        if *recorded == self.max_ages {
+    /// that is made up for by a floor under the whole store or tenant: what was dead by age stays dead.
+    ///
+    /// `seen` is the latest time on disk. Where the clock is accepted although it is behind that, the record is written in
+    /// any case, so that its reading is the last.
+    fn record_max_ages(
+        &self,
+        journal: &mut Journal,
+        recorded: &MaxAges,
+        seen: Timestamp,
+        accept_clock: bool,
+    ) -> Result<(), FileError> {
+        let now = self.clock.wall();
+        if *recorded == self.max_ages && !(accept_clock && seen > now) {
             return Ok(());
         }
         let reading = self.reading_for_disk();
+        let floor_before = |age: u64| reading.wall.max(seen).saturating_sub(Duration::from_nanos(age)).min(now);
         let mut floors = Vec::new();
         if let Some(age) = recorded.store
             && self.max_ages.store.is_none_or(|now| now > age)
         {
             let everyone = Subject::everyone();
             let identity = (self.keyring.digest_of(&everyone), self.keyring.locator_of(&everyone));
-            floors.extend(floor(Kind::Everyone, identity, age, reading.wall));
+            floors.push(floor(Kind::Everyone, identity, floor_before(age)));
         }
         for (digest, locator, age) in &recorded.tenants {
             let before = recorded.store.map_or(*age, |store| store.min(*age));
             if self.max_ages.age_in(Some(*digest)).is_none_or(|now| now > before) {
-                floors.extend(floor(Kind::Tenant, (*digest, *locator), before, reading.wall));
+                floors.push(floor(Kind::Tenant, (*digest, *locator), floor_before(before)));
             }
         }
         let mut payload = Vec::new();
@@ -245,18 +260,10 @@ fn max_ages(policy: &Policy, keyring: &Keyring) -> MaxAges {
     MaxAges { store: policy.max_age.map(nanos), tenants }
 }
 
-/// Both epochs on a whole store or tenant, `age` nanoseconds ago.
-fn floor(kind: Kind, (digest, locator): (Digest, Locator), age: u64, now: Timestamp) -> Option<Item> {
-    let epoch = now.saturating_sub(Duration::from_nanos(age));
-    if epoch == Timestamp::MIN {
-        return None;
-    }
-    let epochs = || {
-        let cause = EntryCause { reason: Reason::Policy, actor: None };
-        Epochs::one(Mark { epoch, at: now, cause, spared: Vec::new() })
-    };
-    let entry = WideEntry { reauthenticate: epochs(), reissue: epochs(), ..WideEntry::default() };
+/// What a whole store or tenant must be later than.
+fn floor(kind: Kind, (digest, locator): (Digest, Locator), floor: Timestamp) -> Item {
+    let entry = Entry::Wide(WideEntry { floor, ..WideEntry::default() });
     let shape = Shape { kind, in_tenant: false, at_issuer: false };
     let scope = (kind == Kind::Tenant).then_some(digest);
-    Some(Item { digest, locator, shape, entry: Entry::Wide(entry), scope, label: None })
+    Item { digest, locator, shape, entry, scope, label: None }
 }

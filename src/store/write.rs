@@ -22,6 +22,10 @@ use super::open::Threads;
 use super::receipt::Duty;
 use super::{Acknowledgement, Pending, Receipt, Shared, WriteError};
 
+/// How many epochs of one sort a subject keeps apart. Epochs in falling order, or each sparing another session, could
+/// otherwise add up without end; beyond this, the next is made to outdo them all. It denies no less than they did.
+const EPOCHS_MAX: usize = 16;
+
 /// What can be asked of a store.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -228,21 +232,32 @@ impl Shared {
             (None, None) => Timestamp::MIN,
         };
         let at = now.max(self.high_water()).max(changed.successor());
+        // A clock that has just been set back a little must not spare what was issued before it was.
+        let this_moment = now.max(self.high_water().min(now.saturating_add(self.policy.skew)));
         let entry = match &prepared.command {
             Command::Revoke(revocation) if subject.kind().is_narrow() => {
                 Entry::Narrow(NarrowEntry::denied(at, cause, revocation.until.time().unwrap_or(Timestamp::MAX)))
             }
             Command::Revoke(revocation) => {
-                let epoch = revocation.epoch.time().unwrap_or(now);
-                let epochs = Epochs::one(Mark { epoch, at, cause, spared: prepared.spared.clone() });
+                let epoch = revocation.epoch.time().unwrap_or(this_moment);
+                let mark = Mark { epoch, at, cause, spared: prepared.spared.clone() };
+                let epochs = |known: Option<&Epochs>| match known {
+                    Some(known) if known.len() >= EPOCHS_MAX => Epochs::one(known.outdone_by(mark)),
+                    _ => Epochs::one(mark),
+                };
                 Entry::Wide(match revocation.epoch_kind {
-                    EpochKind::Reauthenticate => WideEntry { reauthenticate: epochs, ..WideEntry::default() },
-                    EpochKind::Reissue => WideEntry { reissue: epochs, ..WideEntry::default() },
+                    EpochKind::Reauthenticate => WideEntry {
+                        reauthenticate: epochs(wide.map(|wide| &wide.reauthenticate)),
+                        ..WideEntry::default()
+                    },
+                    EpochKind::Reissue => {
+                        WideEntry { reissue: epochs(wide.map(|wide| &wide.reissue)), ..WideEntry::default() }
+                    }
                 })
             }
             Command::Disable(_) => Entry::Wide(WideEntry {
                 disabled: Some((at, cause.clone())),
-                reauthenticate: Epochs::one(Mark { epoch: now, at, cause, spared: Vec::new() }),
+                reauthenticate: Epochs::one(Mark { epoch: this_moment, at, cause, spared: Vec::new() }),
                 ..WideEntry::default()
             }),
             Command::Enable(_) => {
