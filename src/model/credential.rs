@@ -121,6 +121,8 @@ pub struct Credential<'a> {
     /// What it brings, and what of that is malformed: kept up to date, so that a check asks with one instruction.
     present: Claims,
     malformed: Claims,
+    /// One bit per shape of the kinds that it names an id of, at the shape's index.
+    shapes: u64,
 }
 
 /// A set of claims.
@@ -141,10 +143,6 @@ impl Claims {
 
     fn set(&mut self, claim: Claim, is_in: bool) {
         self.0 = self.0 & !(1 << claim as u16) | u16::from(is_in) << claim as u16;
-    }
-
-    pub(crate) const fn contains(self, claim: Claim) -> bool {
-        self.0 >> claim as u16 & 1 != 0
     }
 
     /// The claims of this set that the other lacks.
@@ -240,7 +238,7 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn token(mut self, jti: impl Into<Cow<'a, str>>) -> Self {
         let jti = jti.into();
-        self.note(Claim::Token, is_malformed(&jti));
+        self.name(Kind::Token, Claim::Token, is_malformed(&jti));
         self.token = Some(TokenId::Name(jti));
         self
     }
@@ -248,7 +246,7 @@ impl<'a> Credential<'a> {
     /// An opaque token by the secret itself, which is hashed at once and not kept; see
     /// [`Subject::opaque_token`](crate::Subject::opaque_token).
     pub fn opaque_token(mut self, secret: &str) -> Self {
-        self.note(Claim::Token, secret.is_empty());
+        self.name(Kind::Token, Claim::Token, secret.is_empty());
         self.token = Some(match secret {
             "" => TokenId::Name(Cow::Borrowed("")),
             secret => TokenId::Opaque(OpaqueId::of(secret)),
@@ -260,7 +258,7 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn session(mut self, sid: impl Into<Cow<'a, str>>) -> Self {
         let sid = sid.into();
-        self.note(Claim::Session, is_malformed(&sid));
+        self.name(Kind::Session, Claim::Session, is_malformed(&sid));
         self.session = Some(sid);
         self
     }
@@ -269,7 +267,7 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn family(mut self, id: impl Into<Cow<'a, str>>) -> Self {
         let id = id.into();
-        self.note(Claim::Family, is_malformed(&id));
+        self.name(Kind::Family, Claim::Family, is_malformed(&id));
         self.family = Some(id);
         self
     }
@@ -278,7 +276,7 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn user(mut self, sub: impl Into<Cow<'a, str>>) -> Self {
         let sub = sub.into();
-        self.note(Claim::User, is_malformed(&sub));
+        self.name(Kind::User, Claim::User, is_malformed(&sub));
         self.user = Some(sub);
         self
     }
@@ -287,7 +285,7 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn client(mut self, client_id: impl Into<Cow<'a, str>>) -> Self {
         let client_id = client_id.into();
-        self.note(Claim::Client, is_malformed(&client_id));
+        self.name(Kind::Client, Claim::Client, is_malformed(&client_id));
         self.client = Some(client_id);
         self
     }
@@ -296,7 +294,7 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn device(mut self, id: impl Into<Cow<'a, str>>) -> Self {
         let id = id.into();
-        self.note(Claim::Device, is_malformed(&id));
+        self.name(Kind::Device, Claim::Device, is_malformed(&id));
         self.device = Some(id);
         self
     }
@@ -305,7 +303,9 @@ impl<'a> Credential<'a> {
     pub fn groups(mut self, groups: impl Into<Groups<'a>>) -> Self {
         self.groups = groups.into();
         self.malformed.set(Claim::Group, self.groups.iter().any(is_malformed));
-        self.present.set(Claim::Group, !self.groups.is_empty());
+        let is_member = !self.groups.is_empty();
+        self.present.set(Claim::Group, is_member);
+        self.shapes = self.shapes & !Kind::Group.shapes() | if is_member { Kind::Group.shapes() } else { 0 };
         self
     }
 
@@ -420,6 +420,26 @@ impl<'a> Credential<'a> {
     fn note(&mut self, claim: Claim, is_malformed: bool) {
         self.present.insert(claim);
         self.malformed.set(claim, is_malformed);
+    }
+
+    #[inline]
+    fn name(&mut self, kind: Kind, claim: Claim, is_malformed: bool) {
+        self.note(claim, is_malformed);
+        self.shapes |= kind.shapes();
+    }
+
+    /// One bit per shape that it can match, at the shape's index, given whether a tenant is known.
+    pub(crate) const fn shapes(&self, in_tenant: bool) -> u64 {
+        const EACH_KIND: u64 = 0x1_1111_1111;
+        // The scopes of a kind: none, tenant, issuer, both.
+        let scopes: u64 = match (in_tenant, self.issuer.is_some()) {
+            (false, false) => 0b0001,
+            (true, false) => 0b0011,
+            (false, true) => 0b0101,
+            (true, true) => 0b1111,
+        };
+        let tenant = if in_tenant { Kind::Tenant.shapes() } else { 0 };
+        (self.shapes | tenant | Kind::Everyone.shapes()) & (scopes * EACH_KIND)
     }
 
     /// The claims that it brings, well-formed or not.

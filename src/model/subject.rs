@@ -62,6 +62,11 @@ impl Kind {
         matches!(self, Self::User | Self::Client | Self::Device | Self::Tenant)
     }
 
+    /// One bit per shape of this kind, at the shape's index.
+    pub(crate) const fn shapes(self) -> u64 {
+        0b1111 << (self as u32 * 4)
+    }
+
     /// The name in lower case, as logs and the audit record spell it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -1,6 +1,6 @@
 //! The check: which subjects a credential names, what is known of each, and which rules hold for all.
 
-use crate::model::{Cause, Claim, Credential, Denial, Digest, IdRef, Kind, PartHash, Shape, Timestamp, Verdict};
+use crate::model::{Cause, Credential, Denial, Digest, IdRef, Kind, PartHash, Shape, Timestamp, Verdict};
 
 use super::Shared;
 
@@ -60,11 +60,11 @@ impl Shared {
         tenant: Option<&str>,
         mut visit: impl FnMut(&Named<'_>, Shape, &Digest) -> Option<T>,
     ) -> Option<T> {
-        let issuer = credential.issuer.as_deref();
-        let mut shapes = self.denylist.shapes() & shapes_named(credential, tenant.is_some(), issuer.is_some());
+        let mut shapes = self.denylist.shapes() & credential.shapes(tenant.is_some());
         if shapes == 0 {
             return None;
         }
+        let issuer = credential.issuer.as_deref();
         let part = |text: &str| self.keyring.hash_part(text.as_bytes());
         let named = Named {
             shared: self,
@@ -74,9 +74,8 @@ impl Shared {
         };
         while shapes != 0 {
             let kind = Kind::ALL.get(shapes.trailing_zeros() as usize / 4).copied()?;
-            let first = kind as u32 * 4;
-            let scopes = shapes >> first & 0b1111;
-            shapes &= !(0b1111 << first);
+            let scopes = shapes >> (kind as u32 * 4) & 0b1111;
+            shapes &= !kind.shapes();
             let mut visit = |id| named.find(kind, id, scopes, &mut visit);
             let found = match kind {
                 Kind::Group => credential.groups.iter().find_map(|group| visit(IdRef::Name(group))),
@@ -90,32 +89,6 @@ impl Shared {
         }
         None
     }
-}
-
-/// One bit per shape that a credential can match, at the shape's index.
-fn shapes_named(credential: &Credential<'_>, in_tenant: bool, at_issuer: bool) -> u64 {
-    const EACH_KIND: u64 = 0x1_1111_1111;
-    // The scopes of a kind: none, tenant, issuer, both.
-    let scopes: u64 = match (in_tenant, at_issuer) {
-        (false, false) => 0b0001,
-        (true, false) => 0b0011,
-        (false, true) => 0b0101,
-        (true, true) => 0b1111,
-    };
-    let claims = credential.claims();
-    let kinds = [
-        (Kind::Token, claims.contains(Claim::Token)),
-        (Kind::Session, claims.contains(Claim::Session)),
-        (Kind::Family, claims.contains(Claim::Family)),
-        (Kind::User, claims.contains(Claim::User)),
-        (Kind::Client, claims.contains(Claim::Client)),
-        (Kind::Device, claims.contains(Claim::Device)),
-        (Kind::Group, claims.contains(Claim::Group)),
-        (Kind::Tenant, in_tenant),
-        (Kind::Everyone, true),
-    ];
-    let kinds = kinds.into_iter().fold(0, |bits, (kind, is_named)| bits | u64::from(is_named) << (kind as u32 * 4));
-    (scopes * EACH_KIND) & (kinds * 0b1111)
 }
 
 /// A credential on its way through the denylist, with what has been hashed of it.
