@@ -14,8 +14,7 @@ use crate::model::{Digest, Timestamp, WideEntry};
 use crate::storage::Storage;
 
 use super::committer::Message;
-use super::write::Engine;
-use super::{Shared, SnapshotError, Store};
+use super::{Engine, Shared, SnapshotError, Store};
 
 /// How often the thread looks.
 const PERIOD: Duration = Duration::from_secs(1);

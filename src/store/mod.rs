@@ -20,7 +20,9 @@ mod write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use crate::clock::{BorneOutTime, Clock, Reading};
@@ -39,7 +41,10 @@ pub use receipt::{Acknowledgement, Pending, Receipt};
 pub use stats::Stats;
 pub use tenant::TenantStore;
 
-use write::{Command, Engine};
+use auditing::AuditQueue;
+use committer::Message;
+use maintenance::{Maintainer, Snapshotter};
+use write::Command;
 
 /// Revocations, remembered and answered for from this process's own memory. Cheap to clone; clones share one store.
 ///
@@ -80,6 +85,33 @@ struct Shared {
     capacity: usize,
     recovery: RecoveryReport,
     counters: Counters,
+}
+
+/// What changes the store. Dropping it closes the store.
+#[derive(Debug)]
+struct Engine {
+    shared: Arc<Shared>,
+    /// Held from the look at what is known until the commit is on its way, so that commits are sent in the order in
+    /// which they were applied.
+    writing: Mutex<()>,
+    /// None for a store that keeps nothing on disk.
+    commits: Option<Sender<Message>>,
+    audit: Mutex<Option<AuditQueue>>,
+    snapshotter: Option<Snapshotter>,
+    threads: Mutex<Threads>,
+    snapshot_after_bytes: u64,
+    /// What a commit is acknowledged as.
+    acknowledgement: Acknowledgement,
+    /// Held while the filter is rebuilt.
+    rebuilding: Mutex<()>,
+}
+
+/// The threads of a store, to be joined when it is closed.
+#[derive(Debug, Default)]
+struct Threads {
+    committer: Option<JoinHandle<Result<(), Arc<FileError>>>>,
+    auditor: Option<JoinHandle<()>>,
+    maintainer: Option<Maintainer>,
 }
 
 /// What the statistics count.

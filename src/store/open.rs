@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,19 +16,10 @@ use crate::storage::Storage;
 use super::committer::{Committer, Message};
 use super::maintenance::{Maintainer, Snapshotter};
 use super::receipt::committer_panicked;
-use super::write::Engine;
-use super::{Acknowledgement, CloseError, Counters, Durability, OpenError, Options, Shared, Store, auditing};
+use super::{Acknowledgement, CloseError, Counters, Durability, Engine, OpenError, Options, Shared, Store, auditing};
 
 /// How many tenants can have a maximum credential age of their own: all of them are one record of the log.
 const TENANT_AGES_MAX: usize = 4096;
-
-/// The threads of a store, to be joined when it is closed.
-#[derive(Debug, Default)]
-pub(super) struct Threads {
-    committer: Option<JoinHandle<Result<(), Arc<FileError>>>>,
-    auditor: Option<JoinHandle<()>>,
-    maintainer: Option<Maintainer>,
-}
 
 impl Options {
     fn validate(&self) -> Result<(), OpenError> {

@@ -1,11 +1,7 @@
 //! The one write path: validate, turn into entries to join, apply what denies, log, and only then apply what undoes.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use crossbeam_channel::Sender;
-use parking_lot::Mutex;
 
 use crate::audit::{Action, AuditRecord, Outcome, Target};
 use crate::codec::{self, Record};
@@ -15,12 +11,9 @@ use crate::model::{
     Revocation, Subject, Timestamp, WideEntry,
 };
 
-use super::auditing::AuditQueue;
 use super::committer::{Commit, Message, outcome};
-use super::maintenance::Snapshotter;
-use super::open::Threads;
 use super::receipt::Duty;
-use super::{Acknowledgement, Pending, Receipt, Shared, WriteError};
+use super::{Engine, Pending, Receipt, Shared, WriteError};
 
 /// How many epochs of one sort a subject keeps apart. Epochs in falling order, or each sparing another session, could
 /// otherwise add up without end; beyond this, the next is made to outdo them all. It denies no less than they did.
@@ -47,24 +40,6 @@ struct Effect {
     item: Item,
     /// Whether it undoes, so that it may take effect only once it is logged.
     undoes: bool,
-}
-
-/// What changes the store: one at a time.
-#[derive(Debug)]
-pub(super) struct Engine {
-    pub(super) shared: Arc<Shared>,
-    /// Held from the look at what is known until the commit is on its way, so that commits are sent in the order in
-    /// which they were applied.
-    pub(super) writing: Mutex<()>,
-    /// None for a store that keeps nothing on disk.
-    pub(super) commits: Option<Sender<Message>>,
-    pub(super) audit: Mutex<Option<AuditQueue>>,
-    pub(super) snapshotter: Option<Snapshotter>,
-    pub(super) threads: Mutex<Threads>,
-    pub(super) snapshot_after_bytes: u64,
-    /// What a commit is acknowledged as.
-    pub(super) acknowledgement: Acknowledgement,
-    pub(super) rebuilding: Mutex<()>,
 }
 
 impl Command {
