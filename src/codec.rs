@@ -6,7 +6,7 @@
 use bincode::config::{Configuration, Limit};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Digest, Entry, ID_BYTES_MAX, Item, Locator};
+use crate::model::{Digest, Entry, ID_BYTES_MAX, Item, Locator, Timestamp};
 
 /// The longest encoded record in bytes: an entry of 65 marks that spare 64 sessions each, and room to spare.
 pub(crate) const RECORD_BYTES_MAX: usize = 256 * 1024;
@@ -16,26 +16,33 @@ pub(crate) const RECORD_BYTES_MAX: usize = 256 * 1024;
 pub(crate) enum Record {
     /// Join this entry into a subject.
     Entry(Item),
-    /// From here on these maximum credential ages hold.
-    MaxAges(MaxAges),
+    /// From here on entries are forgotten by these limits.
+    Limits(Limits),
 }
 
-/// The maximum credential ages, by which epochs are forgotten, in nanoseconds.
+/// By what entries are forgotten. Durations are in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MaxAges {
-    pub(crate) store: Option<u64>,
-    /// By tenant, sorted: the identity of `Subject::tenant`, and the age.
+pub(crate) struct Limits {
+    /// The maximum credential age.
+    pub(crate) max_age: Option<u64>,
+    /// That of single tenants, sorted: the identity of `Subject::tenant`, and the age.
     pub(crate) tenants: Vec<(Digest, Locator, u64)>,
+    /// How much longer than its `exp` a credential may live.
+    pub(crate) leeway: u64,
+    /// How much longer than that, or than a maximum age, an entry is kept: how far a clock may step back unnoticed.
+    pub(crate) kept: u64,
+    /// Credentials that expire at or before this may have been forgotten.
+    pub(crate) expired: Timestamp,
 }
 
-impl MaxAges {
+impl Limits {
     /// The age that binds in a tenant: the store's or the tenant's, whichever is shorter.
     pub(crate) fn age_in(&self, tenant: Option<Digest>) -> Option<u64> {
         let tenants = tenant.and_then(|tenant| {
             let index = self.tenants.binary_search_by(|(digest, ..)| digest.cmp(&tenant)).ok()?;
             self.tenants.get(index).map(|(.., age)| *age)
         });
-        match (self.store, tenants) {
+        match (self.max_age, tenants) {
             (Some(store), Some(tenant)) => Some(store.min(tenant)),
             (store, tenant) => store.or(tenant),
         }
@@ -117,7 +124,7 @@ fn check(record: &Record) -> Result<(), DecodeError> {
                 _ => Ok(()),
             }
         }
-        Record::MaxAges(ages) => match ages.tenants.is_sorted_by(|(a, ..), (b, ..)| a < b) {
+        Record::Limits(limits) => match limits.tenants.is_sorted_by(|(a, ..), (b, ..)| a < b) {
             true => Ok(()),
             false => Err(DecodeError::NotCanonical("tenants out of order")),
         },

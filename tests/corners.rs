@@ -333,3 +333,33 @@ fn tenants_with_an_age_of_their_own_are_limited_before_the_log_is() {
     open(&MemoryStorage::new(), with(4096)).close().unwrap();
     assert!(with(4097).open_on(Arc::new(MemoryStorage::new())).is_err());
 }
+
+#[test]
+fn raising_the_leeway_or_the_skew_revives_nothing_that_was_forgotten() {
+    let token = || Credential::new().token("t").issued_at(at(0)).expires_at(at(10));
+    let aged = || Credential::new().user("alice").issued_at(at(0)).auth_time(at(0));
+    for skew in [false, true] {
+        let clock = ManualClock::at(at(0));
+        let disk = MemoryStorage::new();
+        let before = || options(&clock).max_credential_age(seconds(100));
+        let store = open(&disk, before());
+        store.revoke(Revocation::of(Subject::token("t")).until(at(10))).unwrap();
+        store.revoke(Revocation::of(Subject::user("alice"))).unwrap();
+        clock.advance(seconds(1000));
+        assert_eq!(store.maintain().forgotten, 2);
+        store.snapshot().unwrap();
+        store.close().unwrap();
+        let after = || if skew { before().max_clock_skew(seconds(3600)) } else { before().leeway(seconds(3600)) };
+        for _ in 0..2 {
+            let store = open(&disk, after());
+            if skew {
+                // Behind by less than may now pass unnoticed.
+                clock.set_wall(at(5));
+            }
+            assert!(is_revoked(&store.check(&token())), "skew: {skew}");
+            assert!(is_revoked(&store.check(&aged())), "skew: {skew}");
+            clock.set_wall(at(1000));
+            store.close().unwrap();
+        }
+    }
+}

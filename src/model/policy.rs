@@ -16,6 +16,8 @@ pub(crate) struct Policy {
     pub(crate) skew: Duration,
     /// How much longer than needed an entry is kept.
     pub(crate) grace: Duration,
+    /// Credentials that expire at or before this are dead whatever the leeway: what denied them may be forgotten.
+    pub(crate) expired: Timestamp,
     /// The maximum credential age, store-wide.
     pub(crate) max_age: Option<Duration>,
     /// The maximum credential age in some tenants.
@@ -48,7 +50,8 @@ impl Policy {
                 return Some(Denial::of_policy(Effect::FromTheFuture));
             }
         }
-        if credential.expires_at.time().is_some_and(|exp| exp.saturating_add(self.leeway) < now) {
+        let is_expired = |exp: Timestamp| exp.saturating_add(self.leeway) < now || exp <= self.expired;
+        if credential.expires_at.time().is_some_and(is_expired) {
             return Some(Denial::of_policy(Effect::Expired));
         }
         let limit = self.max_age_in(tenant)?;

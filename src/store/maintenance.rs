@@ -121,7 +121,7 @@ impl Shared {
         let kept = self.policy.kept_beyond();
         let ended = now.saturating_sub(kept).saturating_sub(self.policy.leeway);
         let over = |entry: &WideEntry, scope: Option<Digest>| {
-            let Some(age) = self.max_ages.age_in(scope) else { return false };
+            let Some(age) = self.limits.age_in(scope) else { return false };
             let end = entry.latest().saturating_add(Duration::from_nanos(age)).saturating_add(kept);
             entry.disabled_since().is_none() && end < now && end != Timestamp::MAX
         };
@@ -159,7 +159,7 @@ impl Snapshotter {
         let base = engine.sync_point()?;
         let mut writer = Journal::snapshot_writer(Arc::clone(storage), self.identity, base, shared.reading_for_disk())
             .map_err(SnapshotWriteError::File)?;
-        writer.add(&Record::MaxAges(shared.max_ages.clone()))?;
+        writer.add(&Record::Limits(shared.limits.clone()))?;
         let mut entries = 0;
         // The digests first, so that nothing is written to disk under a lock that a check might wait for.
         for (shape, digest) in shared.denylist.digests() {

@@ -26,7 +26,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use crate::clock::{BorneOutTime, Clock, Reading};
-use crate::codec::MaxAges;
+use crate::codec::Limits;
 use crate::denylist::Denylist;
 use crate::journal::{FileError, RecoveryReport};
 use crate::model::{
@@ -74,8 +74,8 @@ struct Shared {
     denylist: Denylist,
     keyring: Keyring,
     policy: Policy,
-    /// The policy's maximum ages as they are recorded, by the identity of the tenant.
-    max_ages: MaxAges,
+    /// By what entries are forgotten: what of the policy is recorded.
+    limits: Limits,
     clock: Arc<dyn Clock>,
     time: Mutex<BorneOutTime>,
     /// The latest borne-out time that was seen, in nanoseconds since 1970.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::{BorneOutTime, Reading};
-use crate::codec::{self, MaxAges, Record};
+use crate::codec::{self, Limits, Record};
 use crate::denylist::Denylist;
 use crate::journal::{AppendError, FileError, Journal, KeySource, RecoveryError, RecoveryReport, recover};
 use crate::model::{Digest, Entry, Item, Key, Keyring, Kind, Locator, Policy, Shape, Subject, Timestamp, WideEntry};
@@ -89,21 +89,23 @@ impl Engine {
 
     fn open(options: &Options, storage: Arc<dyn Storage>) -> Result<(Self, Journal), OpenError> {
         let denylist = Denylist::new();
-        let mut recorded = MaxAges::default();
+        let mut recorded = None;
         let key = options.key.clone().map_or(KeySource::Stored, KeySource::Given);
         let now = Reading::now(&*options.clock);
         let recovered = recover(Arc::clone(&storage), key, options.segment_bytes, now, &mut |record| match record {
             Record::Entry(item) => denylist.join(item),
-            Record::MaxAges(ages) => recorded = ages,
+            Record::Limits(limits) => recorded = Some(limits),
         })?;
         denylist.rebuild_filter();
+        // What is not recorded is the default.
+        let recorded = recorded.unwrap_or_else(|| limits(&Options::default().policy, &recovered.keyring));
         let snapshotter = Snapshotter::new(storage, recovered.identity);
-        let shared = Shared::new(options, recovered.keyring, denylist, recovered.report, recovered.last_reading);
+        let mut shared = Shared::new(options, recovered.keyring, denylist, recovered.report, recovered.last_reading);
         shared.counters.log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
         shared.counters.snapshot_bytes.store(recovered.snapshot_bytes, Ordering::Relaxed);
         let mut journal = recovered.journal;
         let seen = recovered.last_reading.map_or(Timestamp::MIN, |last| last.wall);
-        shared.record_max_ages(&mut journal, &recorded, seen, options.accept_clock).map_err(RecoveryError::from)?;
+        shared.settle_limits(&mut journal, &recorded, seen, options.accept_clock).map_err(RecoveryError::from)?;
         Ok((Self::new(options, shared, Some(snapshotter)), journal))
     }
 
@@ -174,7 +176,7 @@ impl Shared {
         let now = Reading::now(&*options.clock);
         let last_reading = last_reading.filter(|_| !options.accept_clock);
         Self {
-            max_ages: max_ages(&options.policy, &keyring),
+            limits: limits(&options.policy, &keyring),
             denylist,
             keyring,
             policy: options.policy.clone(),
@@ -189,43 +191,51 @@ impl Shared {
         }
     }
 
-    /// Writes the maximum credential ages into the log if they are not those that were `recorded`.
+    /// Writes the limits into the log if they are not those that were `recorded`.
     ///
-    /// Epochs were forgotten because credentials of their time were dead by age. Where an age is now higher, or gone,
-    /// that is made up for by a floor under the whole store or tenant: what was dead by age stays dead.
+    /// Entries were forgotten because the credentials of their time were dead by age or had expired. Where a limit is now
+    /// higher, or gone, that is made up for: by a floor under the whole store or tenant, and by a time before which
+    /// whatever expires has expired. What was dead by a limit stays dead.
     ///
     /// `seen` is the latest time on disk. Where the clock is accepted although it is behind that, the record is written in
     /// any case, so that its reading is the last.
-    fn record_max_ages(
-        &self,
+    fn settle_limits(
+        &mut self,
         journal: &mut Journal,
-        recorded: &MaxAges,
+        recorded: &Limits,
         seen: Timestamp,
         accept_clock: bool,
     ) -> Result<(), FileError> {
         let now = self.clock.wall();
-        if *recorded == self.max_ages && !(accept_clock && seen > now) {
+        let is_looser = self.limits.leeway > recorded.leeway || self.limits.kept > recorded.kept;
+        self.limits.expired = recorded.expired;
+        if is_looser {
+            let kept = Duration::from_nanos(recorded.leeway.saturating_add(recorded.kept));
+            self.limits.expired = recorded.expired.max(seen.min(now).saturating_sub(kept));
+        }
+        self.policy.expired = self.limits.expired;
+        if *recorded == self.limits && !(accept_clock && seen > now) {
             return Ok(());
         }
         let reading = self.reading_for_disk();
         let floor_before = |age: u64| reading.wall.max(seen).saturating_sub(Duration::from_nanos(age)).min(now);
         let mut floors = Vec::new();
-        if let Some(age) = recorded.store
-            && self.max_ages.store.is_none_or(|now| now > age)
+        if let Some(age) = recorded.max_age
+            && (is_looser || self.limits.max_age.is_none_or(|now| now > age))
         {
             let everyone = Subject::everyone();
             let identity = (self.keyring.digest_of(&everyone), self.keyring.locator_of(&everyone));
             floors.push(floor(Kind::Everyone, identity, floor_before(age)));
         }
         for (digest, locator, age) in &recorded.tenants {
-            let before = recorded.store.map_or(*age, |store| store.min(*age));
-            if self.max_ages.age_in(Some(*digest)).is_none_or(|now| now > before) {
+            let before = recorded.max_age.map_or(*age, |store| store.min(*age));
+            if is_looser || self.limits.age_in(Some(*digest)).is_none_or(|now| now > before) {
                 floors.push(floor(Kind::Tenant, (*digest, *locator), floor_before(before)));
             }
         }
         let mut payload = Vec::new();
-        let records = floors.iter().cloned().map(Record::Entry).chain([Record::MaxAges(self.max_ages.clone())]);
-        let error = |source: std::io::Error| FileError::of("record the maximum credential ages in", "the log")(source);
+        let records = floors.iter().cloned().map(Record::Entry).chain([Record::Limits(self.limits.clone())]);
+        let error = |source: std::io::Error| FileError::of("record the limits in", "the log")(source);
         for record in records {
             codec::encode(&record, &mut payload).map_err(|encode| error(std::io::Error::other(encode)))?;
         }
@@ -238,8 +248,8 @@ impl Shared {
     }
 }
 
-/// The maximum ages of a policy, as they are recorded.
-fn max_ages(policy: &Policy, keyring: &Keyring) -> MaxAges {
+/// The limits of a policy, as they are recorded.
+fn limits(policy: &Policy, keyring: &Keyring) -> Limits {
     let nanos = |age: Duration| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
     let tenants = policy.tenant_max_age.iter().map(|(tenant, age)| {
         let subject = Subject::tenant(&**tenant);
@@ -247,7 +257,13 @@ fn max_ages(policy: &Policy, keyring: &Keyring) -> MaxAges {
     });
     let mut tenants: Vec<_> = tenants.collect();
     tenants.sort_unstable();
-    MaxAges { store: policy.max_age.map(nanos), tenants }
+    Limits {
+        max_age: policy.max_age.map(nanos),
+        tenants,
+        leeway: nanos(policy.leeway),
+        kept: nanos(policy.kept_beyond()),
+        expired: policy.expired,
+    }
 }
 
 /// What a whole store or tenant must be later than.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::audit::AuditSink;
 use crate::clock::{Clock, SystemClock};
-use crate::model::{Claim, Claims, Key, Policy};
+use crate::model::{Claim, Claims, Key, Policy, Timestamp};
 use crate::storage::{FileStorage, Storage};
 
 use super::{Acknowledgement, OpenError, Store};
@@ -78,6 +78,7 @@ impl Default for Options {
                 leeway: Duration::from_secs(60),
                 skew: Duration::from_secs(60),
                 grace: Duration::from_secs(300),
+                expired: Timestamp::MIN,
                 max_age: None,
                 tenant_max_age: HashMap::new(),
                 required: Claims::default(),
@@ -120,6 +121,9 @@ impl Options {
 
     /// How far the clocks of issuers and verifiers may differ from this one: an `iat` further ahead is dead, and an
     /// `exp` counts for so much longer. Set it no lower than the leeway of your token verifier. Default: 60 s.
+    ///
+    /// If a store is opened with a higher leeway or clock skew than before, credentials whose revocation may have been
+    /// forgotten by the lower one stay expired.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.policy.leeway = leeway;
         self
