@@ -1,0 +1,113 @@
+//! A store that was written by an earlier version: today's code opens it and finds everything.
+//!
+//! `cargo test --test vectors -- --ignored` writes one for a *new* format. Those that are there never change.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rescind::storage::MemoryStorage;
+use rescind::{
+    Change, Credential, Effect, Key, ManualClock, OpenError, Options, Reason, RecoveryError, Revocation, Store,
+    Subject, Timestamp, Verdict,
+};
+
+const START: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+fn folder(format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(format!("format-{format}"))
+}
+
+fn options() -> Options {
+    let clock = ManualClock::at(START.saturating_add(Duration::from_secs(60)));
+    Options::new()
+        .key(Key::from_bytes([0x5a; 32]))
+        .clock(clock)
+        .background(false)
+        .segment_bytes(4096)
+        .retain_labels(true)
+        .tenant_max_credential_age("acme", Duration::from_secs(3600))
+}
+
+fn files(format: u32) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder(format)).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
+/// One of every kind of entry and record, in a snapshot and in the log after it.
+fn fill(store: &Store) {
+    let until = START.saturating_add(Duration::from_secs(600));
+    store.revoke(Revocation::of(Subject::token("t1")).until(until).because(Reason::Logout).by("alice")).unwrap();
+    store.revoke(Revocation::of(Subject::opaque_token("secret")).because(Reason::Other(200))).unwrap();
+    store.revoke(Revocation::of(Subject::session("s1").in_tenant("acme").at_issuer("iss"))).unwrap();
+    store.revoke(Revocation::of(Subject::user("bob").in_tenant("acme")).because(Reason::Offboarding)).unwrap();
+    store.disable(Change::of(Subject::client("app")).because(Reason::Compromise).by("carol")).unwrap();
+    store.snapshot().unwrap();
+    store.revoke(Revocation::of(Subject::tenant("beta")).sparing_session("admin")).unwrap();
+    store.revoke(Revocation::of(Subject::group("g").at_issuer("iss")).reissue()).unwrap();
+    store.revoke_many(["f1", "f2"].map(|id| Revocation::of(Subject::family(id)))).unwrap();
+    store.lift(Subject::family("f2")).unwrap();
+    store.disable(Subject::device("d")).unwrap();
+    store.enable(Subject::device("d")).unwrap();
+    store.close().unwrap();
+}
+
+#[test]
+#[ignore = "writes the vectors of a new format"]
+fn write_vectors() {
+    let format = 1;
+    assert!(!folder(format).exists(), "vectors that are there never change");
+    let storage = MemoryStorage::new();
+    fill(&options().open_on(Arc::new(storage.clone())).unwrap());
+    fs::create_dir_all(folder(format)).unwrap();
+    for (name, bytes) in storage.files() {
+        fs::write(folder(format).join(name), bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_store_of_format_1_is_opened_whole() {
+    let store = options().open_on(Arc::new(MemoryStorage::from_files(files(1)))).unwrap();
+    assert_eq!(store.len(), 10);
+    assert_eq!(store.stats().recovery.torn_tail_bytes, 0);
+    assert_eq!(store.stats().recovery.snapshot_records, 6, "five entries and the limits");
+    let effect = |credential: Credential<'_>| match store.check(&credential.issued_at(START).auth_time(START)) {
+        Verdict::Revoked(denial) => Some((denial.effect, denial.reason)),
+        Verdict::Clear => None,
+        Verdict::Unknown(cause) => panic!("{cause}"),
+    };
+    let new = || Credential::new();
+    let epoch = START.saturating_add(Duration::from_secs(60));
+    let again = Effect::Reauthenticate { epoch };
+    assert_eq!(effect(new().token("t1")), Some((Effect::Revoked, Reason::Logout)));
+    assert_eq!(effect(new().opaque_token("secret")), Some((Effect::Revoked, Reason::Other(200))));
+    assert_eq!(effect(new().token("secret")), None);
+    assert_eq!(effect(new().session("s1").tenant("acme").issuer("iss")), Some((Effect::Revoked, Reason::Unspecified)));
+    assert_eq!(effect(new().user("bob").tenant("acme")), Some((again, Reason::Offboarding)));
+    assert_eq!(effect(new().user("bob")), None);
+    assert_eq!(effect(new().client("app")), Some((Effect::Disabled, Reason::Compromise)));
+    assert_eq!(effect(new().tenant("beta")), Some((again, Reason::Unspecified)));
+    assert_eq!(effect(new().tenant("beta").session("admin")), None);
+    assert_eq!(effect(new().groups(&["g"]).issuer("iss")), Some((Effect::Reissue { epoch }, Reason::Unspecified)));
+    assert_eq!(effect(new().family("f1")), Some((Effect::Revoked, Reason::Unspecified)));
+    assert_eq!(effect(new().family("f2")), None, "lifted");
+    assert_eq!(effect(new().device("d")), Some((again, Reason::Unspecified)), "enabled, and the epoch stays");
+    let bob = store.explain(&Subject::user("bob").in_tenant("acme")).unwrap().unwrap();
+    assert_eq!(bob.label.as_deref(), Some("bob"));
+}
+
+#[test]
+fn a_store_of_a_later_format_is_refused_by_its_number() {
+    let mut files = files(1);
+    for byte in files.get_mut("STORE").unwrap().iter_mut().skip(8).take(1) {
+        *byte = 2;
+    }
+    let error = options().open_on(Arc::new(MemoryStorage::from_files(files))).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 2 }) if file == "STORE"),
+        "{error}"
+    );
+}
