@@ -12,7 +12,12 @@
 //! let store = Store::open(path)?;
 //!
 //! // Once a request's token has been verified, ask:
-//! let credential = Credential::new().tenant("acme").user("alice").session("s1").token("jti-1").issued_at_secs(iat);
+//! let credential = Credential::new()
+//!     .tenant("acme")
+//!     .user("alice")
+//!     .session("s1")
+//!     .token("jti-1")
+//!     .issued_at_secs(iat);
 //! match store.check(&credential) {
 //!     Verdict::Clear => { /* serve it */ }
 //!     Verdict::Revoked(denial) => println!("401: {denial}"),
@@ -20,7 +25,8 @@
 //! }
 //!
 //! // When somebody leaves:
-//! store.revoke(Revocation::of(Subject::user("alice").in_tenant("acme")).because(Reason::Offboarding).by("hr-system"))?;
+//! let alice = Subject::user("alice").in_tenant("acme");
+//! store.revoke(Revocation::of(alice).because(Reason::Offboarding).by("hr-system"))?;
 //! assert!(matches!(store.check(&credential), Verdict::Revoked(_)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
