@@ -55,22 +55,26 @@ pub struct Pending(Arc<Completion>);
 
 /// The duty to acknowledge: whoever drops it without a word (a thread that panicked) says that nothing is durable.
 #[derive(Debug)]
-pub(super) struct Duty(Arc<Completion>);
+pub(super) struct Duty(Option<Arc<Completion>>);
 
 impl Duty {
     pub(super) fn new() -> (Self, Pending) {
         let completion = Arc::new(Completion::default());
-        (Self(Arc::clone(&completion)), Pending(completion))
+        (Self(Some(Arc::clone(&completion))), Pending(completion))
     }
 
-    pub(super) fn acknowledge(self, result: Result<Receipt, WriteError>) {
-        self.0.complete(result);
+    pub(super) fn acknowledge(mut self, result: Result<Receipt, WriteError>) {
+        if let Some(completion) = self.0.take() {
+            completion.complete(result);
+        }
     }
 }
 
 impl Drop for Duty {
     fn drop(&mut self) {
-        self.0.complete(Err(WriteError::NotDurable(Arc::new(committer_panicked()))));
+        if let Some(completion) = self.0.take() {
+            completion.complete(Err(WriteError::NotDurable(Arc::new(committer_panicked()))));
+        }
     }
 }
 
@@ -88,11 +92,10 @@ struct State {
 }
 
 impl Completion {
-    /// The first word counts.
     fn complete(&self, result: Result<Receipt, WriteError>) {
         let waker = {
             let mut state = self.state.lock();
-            state.result.get_or_insert(result);
+            state.result = Some(result);
             state.waker.take()
         };
         self.arrived.notify_all();
