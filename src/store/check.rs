@@ -1,5 +1,7 @@
 //! The check: which subjects a credential names, what is known of each, and which rules hold for all.
 
+use std::cell::OnceCell;
+
 use crate::model::{Cause, Credential, Denial, Digest, IdRef, Kind, PartHash, Shape, Timestamp, Verdict};
 
 use super::Shared;
@@ -39,7 +41,7 @@ impl Shared {
     /// The first entry that denies the credential, from the narrowest subject to the widest.
     fn denial(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Denial> {
         self.find(credential, tenant, |named, shape, digest| {
-            self.denylist.judge(shape, digest, credential, |session| named.session_is(shape, session))
+            self.denylist.judge(shape, digest, credential, named.session_matches(shape))
         })
     }
 
@@ -47,7 +49,7 @@ impl Shared {
     pub(super) fn latest_epoch(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Timestamp> {
         let mut latest = None;
         self.find(credential, tenant, |named, shape, digest| {
-            latest = latest.max(self.denylist.binding_epoch(digest, |session| named.session_is(shape, session)));
+            latest = latest.max(self.denylist.binding_epoch(digest, named.session_matches(shape)));
             None::<()>
         });
         latest
@@ -135,12 +137,16 @@ impl Named<'_> {
         Some(self.shared.keyring.digest(shape.kind, id, tenant.map(|(text, _)| text), issuer.map(|(text, _)| text)))
     }
 
-    /// Whether the credential's session, in the scope of a subject, is the one with this digest.
-    fn session_is(&self, subject: Shape, wanted: &Digest) -> bool {
+    /// Whether the credential's session, in the scope of a subject, is the one with a digest. The session's own digest is
+    /// computed when it is first asked for: by the rare epoch that spares sessions, and binds the credential otherwise.
+    fn session_matches(&self, subject: Shape) -> impl Fn(&Digest) -> bool {
         let in_tenant = subject.in_tenant || subject.kind == Kind::Tenant;
         let session = Shape { kind: Kind::Session, in_tenant, at_issuer: subject.at_issuer };
-        let digest = self.credential.id_of(Kind::Session).and_then(|id| self.digest(session, id));
-        digest.as_ref() == Some(wanted)
+        let digest = OnceCell::new();
+        move |wanted| {
+            let own = digest.get_or_init(|| self.digest(session, self.credential.id_of(Kind::Session)?));
+            own.as_ref() == Some(wanted)
+        }
     }
 }
 
