@@ -1,12 +1,14 @@
-//! Bounded encoding of journal records: the only module that knows bincode.
+//! Bounded encoding of journal records and of the rows of snapshots: the only module that knows bincode.
 //!
 //! Every decode is limited before it allocates, must be canonical, and must use up exactly its bytes. To replace
 //! bincode is to change this file (and the format version).
 
+use std::sync::Arc;
+
 use bincode::config::{Configuration, Limit};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Digest, Entry, ID_BYTES_MAX, Item, Locator, Timestamp};
+use crate::model::{ACTOR_BYTES_MAX, Digest, Entry, ID_BYTES_MAX, Item, Locator, Retention, Row, Rows, Timestamp};
 
 /// The longest encoded record in bytes: an entry of 65 marks that spare 64 sessions each, and room to spare.
 pub(crate) const RECORD_BYTES_MAX: usize = 256 * 1024;
@@ -131,7 +133,87 @@ fn check(record: &Record) -> Result<(), DecodeError> {
     }
 }
 
-/// For the fuzz target: decodes bytes, and checks that what decodes encodes to the same bytes again.
+/// One row, in the order of its fields.
+const ROW_BYTES: usize = 42;
+
+/// Appends rows and their actors: the number of actors, each with its length, then the rows to the end.
+pub(crate) fn encode_rows(actors: &[Arc<str>], rows: &[Row], out: &mut Vec<u8>) {
+    out.reserve(4 + rows.len() * ROW_BYTES);
+    out.extend_from_slice(&(actors.len() as u32).to_le_bytes());
+    for actor in actors {
+        out.extend_from_slice(&(actor.len() as u32).to_le_bytes());
+        out.extend_from_slice(actor.as_bytes());
+    }
+    for row in rows {
+        let mut bytes = [0; ROW_BYTES];
+        let mut rest = bytes.as_mut_slice();
+        let mut put = |field: &[u8]| {
+            if let Some((place, after)) = std::mem::take(&mut rest).split_at_mut_checked(field.len()) {
+                place.copy_from_slice(field);
+                rest = after;
+            }
+        };
+        put(&{ row.locator }.as_u64().to_le_bytes());
+        put({ row.digest }.as_bytes());
+        put(&{ row.at }.as_nanos().to_le_bytes());
+        put(&{ row.until }.as_secs().to_le_bytes());
+        put(&{ row.actor }.to_le_bytes());
+        put(&[row.reason, row.shape_code()]);
+        out.extend_from_slice(&bytes);
+    }
+}
+
+/// Decodes rows and their actors, which must use up the bytes.
+pub(crate) fn decode_rows(mut bytes: &[u8]) -> Result<Rows, DecodeError> {
+    let malformed = |what: &str| DecodeError::Malformed(what.to_owned());
+    let count = take(&mut bytes).map(u32::from_le_bytes).ok_or_else(|| malformed("no number of actors"))?;
+    // Each takes four bytes at least: nothing is allocated for what is not there.
+    if count as usize > bytes.len() / 4 {
+        return Err(malformed("more actors than there is room for"));
+    }
+    let mut actors: Vec<Arc<str>> = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        let actor = take(&mut bytes).map(u32::from_le_bytes).and_then(|len| {
+            let (actor, rest) = bytes.split_at_checked(len as usize)?;
+            bytes = rest;
+            Some(actor)
+        });
+        let actor = actor.filter(|actor| actor.len() <= ACTOR_BYTES_MAX);
+        let actor = actor.and_then(|actor| std::str::from_utf8(actor).ok());
+        actors.push(actor.ok_or_else(|| malformed("an actor"))?.into());
+    }
+    let (chunks, rest) = bytes.as_chunks::<ROW_BYTES>();
+    if !rest.is_empty() {
+        return Err(malformed("a row that is cut short"));
+    }
+    let mut rows = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        rows.push(decode_row(chunk, count).ok_or(DecodeError::NotCanonical("a row that no entry has"))?);
+    }
+    Ok(Rows { actors, rows })
+}
+
+#[inline]
+fn decode_row(bytes: &[u8; ROW_BYTES], actors: u32) -> Option<Row> {
+    let mut bytes = bytes.as_slice();
+    let locator = Locator::from_u64(u64::from_le_bytes(take(&mut bytes)?));
+    let digest = Digest::from_bytes(take(&mut bytes)?);
+    let at = Timestamp::from_nanos(u64::from_le_bytes(take(&mut bytes)?));
+    let until = Retention::from_secs(u32::from_le_bytes(take(&mut bytes)?));
+    let actor = u32::from_le_bytes(take(&mut bytes)?);
+    let [reason, shape] = take(&mut bytes)?;
+    let is_known = actor < actors || actor == Row::NO_ACTOR;
+    Row::from_parts(locator, digest, at, until, actor, reason, shape).filter(|_| is_known)
+}
+
+#[inline]
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (field, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*field)
+}
+
+/// For the fuzz target: decodes bytes as records and as rows, and checks that what decodes encodes to the same again.
 #[doc(hidden)]
 pub fn fuzz_records(bytes: &[u8]) {
     let mut out = Vec::new();
@@ -144,5 +226,10 @@ pub fn fuzz_records(bytes: &[u8]) {
         _ = decode_all(bytes, |record| first.push(record));
         _ = decode_all(&out, |record| second.push(record));
         assert_eq!(first, second);
+    }
+    if let Ok(rows) = decode_rows(bytes) {
+        let mut out = Vec::new();
+        encode_rows(&rows.actors, &rows.rows, &mut out);
+        assert_eq!(out, bytes);
     }
 }

@@ -436,9 +436,9 @@ fn a_store_of_a_later_format_is_not_opened() {
     let image = large_image();
     for name in image.files.keys() {
         let mut files = image.files.clone();
-        reseal(files.get_mut(name).unwrap(), 8, &2_u32.to_le_bytes());
+        reseal(files.get_mut(name).unwrap(), 8, &3_u32.to_le_bytes());
         match open_files(files) {
-            Err(OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 2 })) => assert_eq!(file, *name),
+            Err(OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 3 })) => assert_eq!(file, *name),
             Ok(_) => {
                 // What the newest snapshot makes superfluous is not read.
                 let is_superfluous =

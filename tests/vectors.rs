@@ -45,6 +45,8 @@ fn fill(store: &Store) {
     store.revoke(Revocation::of(Subject::session("s1").in_tenant("acme").at_issuer("iss"))).unwrap();
     store.revoke(Revocation::of(Subject::user("bob").in_tenant("acme")).because(Reason::Offboarding)).unwrap();
     store.disable(Change::of(Subject::client("app")).because(Reason::Compromise).by("carol")).unwrap();
+    store.revoke(Revocation::of(Subject::token("t0"))).unwrap();
+    store.lift(Subject::token("t0")).unwrap();
     store.snapshot().unwrap();
     store.revoke(Revocation::of(Subject::tenant("beta")).sparing_session("admin")).unwrap();
     store.revoke(Revocation::of(Subject::group("g").at_issuer("iss")).reissue()).unwrap();
@@ -58,7 +60,7 @@ fn fill(store: &Store) {
 #[test]
 #[ignore = "writes the vectors of a new format"]
 fn write_vectors() {
-    let format = 1;
+    let format = 2;
     assert!(!folder(format).exists(), "vectors that are there never change");
     let storage = MemoryStorage::new();
     fill(&options().open_on(Arc::new(storage.clone())).unwrap());
@@ -69,11 +71,21 @@ fn write_vectors() {
 }
 
 #[test]
-fn a_store_of_format_1_is_opened_whole() {
-    let store = options().open_on(Arc::new(MemoryStorage::from_files(files(1)))).unwrap();
-    assert_eq!(store.len(), 10);
+fn a_store_of_format_1_is_refused_by_its_number() {
+    let files = files(1);
+    let error = options().open_on(Arc::new(MemoryStorage::from_files(files))).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 1 }) if file == "STORE"),
+        "it was never released: {error}"
+    );
+}
+
+#[test]
+fn a_store_of_format_2_is_opened_whole() {
+    let store = options().open_on(Arc::new(MemoryStorage::from_files(files(2)))).unwrap();
+    assert_eq!(store.len(), 11);
     assert_eq!(store.stats().recovery.torn_tail_bytes, 0);
-    assert_eq!(store.stats().recovery.snapshot_records, 6, "five entries and the limits");
+    assert_eq!(store.stats().recovery.snapshot_records, 7, "six entries and the limits");
     let effect = |credential: Credential<'_>| match store.check(&credential.issued_at(START).auth_time(START)) {
         Verdict::Revoked(denial) => Some((denial.effect, denial.reason)),
         Verdict::Clear => None,
@@ -85,6 +97,10 @@ fn a_store_of_format_1_is_opened_whole() {
     assert_eq!(effect(new().token("t1")), Some((Effect::Revoked, Reason::Logout)));
     assert_eq!(effect(new().opaque_token("secret")), Some((Effect::Revoked, Reason::Other(200))));
     assert_eq!(effect(new().token("secret")), None);
+    assert_eq!(effect(new().token("t0")), None, "lifted before the snapshot");
+    let t1 = store.explain(&Subject::token("t1")).unwrap().unwrap();
+    assert_eq!(t1.until, Some(START.saturating_add(Duration::from_secs(600))));
+    assert_eq!(t1.facts[0].actor.as_deref(), Some("alice"));
     assert_eq!(effect(new().session("s1").tenant("acme").issuer("iss")), Some((Effect::Revoked, Reason::Unspecified)));
     assert_eq!(effect(new().user("bob").tenant("acme")), Some((again, Reason::Offboarding)));
     assert_eq!(effect(new().user("bob")), None);
@@ -101,13 +117,13 @@ fn a_store_of_format_1_is_opened_whole() {
 
 #[test]
 fn a_store_of_a_later_format_is_refused_by_its_number() {
-    let mut files = files(1);
+    let mut files = files(2);
     for byte in files.get_mut("STORE").unwrap().iter_mut().skip(8).take(1) {
-        *byte = 2;
+        *byte = 3;
     }
     let error = options().open_on(Arc::new(MemoryStorage::from_files(files))).unwrap_err();
     assert!(
-        matches!(&error, OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 2 }) if file == "STORE"),
+        matches!(&error, OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 3 }) if file == "STORE"),
         "{error}"
     );
 }

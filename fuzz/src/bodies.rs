@@ -281,7 +281,7 @@ fn snapshot_name(batch: u64) -> String {
 fn header(magic: [u8; 8], batch: u64, file_bytes: u64, chain: u64) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[0..8].copy_from_slice(&magic);
-    bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
     bytes[12..16].copy_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
     bytes[16..32].copy_from_slice(&STORE_ID);
     bytes[32..48].copy_from_slice(&key_id());

@@ -28,7 +28,7 @@ use crate::model::Locator;
 const SIZE_LOG2_MIN: u32 = if cfg!(all(test, loom)) { 0 } else { 10 };
 /// The largest has 2^32 words (32 GiB): enough for 17 billion keys.
 const SIZE_LOG2_MAX: u32 = 32;
-const SLOTS: usize = 2 * (SIZE_LOG2_MAX - SIZE_LOG2_MIN + 1) as usize;
+const SLOTS: usize = (2 * (SIZE_LOG2_MAX - SIZE_LOG2_MIN + 1) as usize).next_power_of_two();
 const BITS_PER_KEY: u64 = 16;
 /// In the state: no slot is being filled.
 const NONE: u64 = 0xff;
@@ -45,7 +45,7 @@ struct State(u64);
 
 impl State {
     const fn active(self) -> usize {
-        (self.0 & 0xff) as usize
+        (self.0 & 0xff) as usize % SLOTS
     }
 
     const fn filling(self) -> Option<usize> {
@@ -63,15 +63,44 @@ impl State {
     }
 }
 
-/// The four bits of a locator within its word, from its upper half.
+/// The four bits of a locator within its word, from its lower half.
+#[inline]
 const fn bits(locator: u64) -> u64 {
-    let high = locator >> 40;
-    1 << (high & 63) | 1 << (high >> 6 & 63) | 1 << (high >> 12 & 63) | 1 << (high >> 18 & 63)
+    1 << (locator & 63) | 1 << (locator >> 6 & 63) | 1 << (locator >> 12 & 63) | 1 << (locator >> 18 & 63)
 }
 
-/// Which word: the lower half, so that it does not depend on the bits.
+/// Which word: by the upper half, so that it does not depend on the bits, and that keys in the order of their locators
+/// meet words in the order of their addresses.
+#[inline]
 fn word(words: &[AtomicU64], locator: u64) -> Option<&AtomicU64> {
-    words.get(locator as usize & (words.len() - 1))
+    // There are a power of two of them, 2^32 at most.
+    let shift = 32_u32.wrapping_sub(words.len().trailing_zeros());
+    words.get(((locator >> 32) as usize).wrapping_shr(shift))
+}
+
+/// The filter at one moment, for any number of questions.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    filter: &'a Filter,
+    state: u64,
+    words: &'a [AtomicU64],
+}
+
+impl View<'_> {
+    /// Whether a key may be present. `false` is certain if the view [is current](Self::is_current) *afterwards*.
+    #[inline]
+    pub(crate) fn may_contain(&self, locator: Locator) -> bool {
+        let locator = locator.as_u64();
+        let wanted = bits(locator);
+        word(self.words, locator).is_none_or(|word| word.load(Ordering::Relaxed) & wanted == wanted)
+    }
+
+    /// Whether the filter has not been switched since the view was taken.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        fence(Ordering::Acquire);
+        self.filter.state.load(Ordering::Relaxed) == self.state
+    }
 }
 
 /// The size class for a number of keys.
@@ -96,17 +125,19 @@ impl Filter {
         })
     }
 
+    /// The filter as it is now.
+    #[inline]
+    pub(super) fn view(&self) -> View<'_> {
+        let state = self.state.load(Ordering::Acquire);
+        let words = self.slots.get(State(state).active()).and_then(OnceLock::get);
+        View { filter: self, state, words: words.map_or(&[], |words| &**words) }
+    }
+
     /// Whether a key may be present. `false` is certain.
-    pub(super) fn may_contain(&self, locator: Locator) -> bool {
-        let locator = locator.as_u64();
-        let before = self.state.load(Ordering::Acquire);
-        let Some(words) = self.slots.get(State(before).active()).and_then(OnceLock::get) else { return true };
-        let Some(word) = word(words, locator) else { return true };
-        let found = word.load(Ordering::Relaxed);
-        fence(Ordering::Acquire);
-        let after = self.state.load(Ordering::Relaxed);
-        let wanted = bits(locator);
-        found & wanted == wanted || before != after
+    #[cfg(test)]
+    fn may_contain(&self, locator: Locator) -> bool {
+        let view = self.view();
+        view.may_contain(locator) || !view.is_current()
     }
 
     /// Adds a key, which must be in the table already.
@@ -131,9 +162,9 @@ impl Filter {
         self.slots.iter().filter_map(OnceLock::get).map(|words| words.len() * 8).sum()
     }
 
-    /// Fills a new filter made for `keys` keys and puts it into use. Only one thread may rebuild at a time. `walk` gives
-    /// every key of the table.
-    pub(super) fn rebuild(&self, keys: usize, walk: impl FnOnce(&mut dyn FnMut(Locator))) {
+    /// Fills a new filter made for `keys` keys and puts it into use. Only one thread may rebuild at a time; `fill` adds
+    /// every key of the table, from as many threads as it likes.
+    pub(super) fn rebuild(&self, keys: usize, fill: impl FnOnce(Filling<'_>)) {
         let state = State(self.state.load(Ordering::Acquire));
         let pair = (size_for(keys) - SIZE_LOG2_MIN) as usize * 2;
         let slot = if state.active() == pair { pair + 1 } else { pair };
@@ -144,12 +175,37 @@ impl Filter {
         }
         let filling = state.next(state.active(), Some(slot));
         self.state.store(filling.0, Ordering::Release);
+        fill(Filling(words));
+        self.state.store(filling.next(slot, None).0, Ordering::Release);
+    }
+}
+
+/// A filter that is being filled.
+#[derive(Clone, Copy)]
+pub(super) struct Filling<'a>(&'a [AtomicU64]);
+
+impl Filling<'_> {
+    /// Adds every key that `walk` gives.
+    pub(super) fn add(self, walk: impl FnOnce(&mut dyn FnMut(Locator))) {
+        let set = |(word, bits): (Option<&AtomicU64>, u64)| {
+            if let Some(word) = word {
+                word.fetch_or(bits, Ordering::Relaxed);
+            }
+        };
+        // Keys that share a word come one after another where the walk is in the order of their locators.
+        let mut pending: (Option<&AtomicU64>, u64) = (None, 0);
         walk(&mut |locator| {
-            if let Some(word) = word(words, locator.as_u64()) {
-                word.fetch_or(bits(locator.as_u64()), Ordering::Relaxed);
+            let locator = locator.as_u64();
+            let word = word(self.0, locator);
+            if let (Some(last), Some(word)) = (pending.0, word)
+                && std::ptr::eq(last, word)
+            {
+                pending.1 |= bits(locator);
+            } else {
+                set(std::mem::replace(&mut pending, (word, bits(locator))));
             }
         });
-        self.state.store(filling.next(slot, None).0, Ordering::Release);
+        set(pending);
     }
 }
 
@@ -177,7 +233,7 @@ mod loom_models {
             let rebuilder = {
                 let filter = Arc::clone(&filter);
                 // Twice, so that the slot in which the reader may have begun is cleared under it.
-                thread::spawn(move || (0..2).for_each(|_| filter.rebuild(1, |add| add(KEY))))
+                thread::spawn(move || (0..2).for_each(|_| filter.rebuild(1, |filling| filling.add(|add| add(KEY)))))
             };
             assert!(filter.may_contain(KEY));
             rebuilder.join().unwrap();
@@ -198,9 +254,9 @@ mod loom_models {
                     filter.insert(KEY);
                 })
             };
-            filter.rebuild(1, |add| {
+            filter.rebuild(1, |filling| {
                 if *table.lock().unwrap() {
-                    add(KEY);
+                    filling.add(|add| add(KEY));
                 }
             });
             writer.join().unwrap();
@@ -239,7 +295,7 @@ mod tests {
         for n in 0..100 {
             filter.insert(locator(n));
         }
-        filter.rebuild(50, |add| (0..50).for_each(|n| add(locator(n))));
+        filter.rebuild(50, |filling| filling.add(|add| (0..50).for_each(|n| add(locator(n)))));
         assert!((0..50).all(|n| filter.may_contain(locator(n))));
         assert!((50..100).filter(|n| filter.may_contain(locator(*n))).count() < 10);
     }
@@ -262,7 +318,7 @@ mod tests {
             });
             for round in 0..2_000 {
                 let keys = if round % 2 == 0 { 500 } else { 5_000 };
-                filter.rebuild(keys, |add| (0..500).for_each(|n| add(locator(n))));
+                filter.rebuild(keys, |filling| filling.add(|add| (0..500).for_each(|n| add(locator(n)))));
             }
             done.store(true, Ordering::Relaxed);
             assert!(reader.join().is_ok_and(|checks| checks > 0));

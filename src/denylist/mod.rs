@@ -1,4 +1,4 @@
-//! The table in memory: every entry, sharded, behind a lock-free filter.
+//! The tables in memory: every entry, sharded, behind a lock-free filter.
 //!
 //! A check asks three things, in the order of their price: is any subject of this shape revoked (one load), may this
 //! one be present (one load of the filter), and what does its entry say (a lookup under a shard's lock). Most checks
@@ -6,8 +6,11 @@
 //!
 //! Nothing here reads a clock: what may be forgotten is the caller's question.
 
+mod actors;
 mod filter;
+mod narrow;
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,14 +19,20 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use parking_lot::Mutex;
 
-use crate::model::{Credential, Denial, Digest, Entry, Item, Kind, Locator, NarrowEntry, Shape, Timestamp, WideEntry};
+use crate::model::{
+    Credential, Denial, Digest, Entry, Item, Kind, Locator, NarrowEntry, Row, Rows, Shape, Timestamp, WideEntry,
+};
+use actors::Actors;
 use filter::Filter;
+pub(crate) use filter::View as FilterView;
+use narrow::{Crowded, NarrowTable};
 
 /// Many small shards keep short what happens under a shard's lock: growth, and the walks of sweeps and snapshots.
-const NARROW_SHARDS: usize = 512;
-const WIDE_SHARDS: usize = 64;
+const MAP_SHARDS: usize = 64;
 /// How many entries are removed under one hold of the lock that writers take.
 const REMOVED_AT_ONCE: usize = 256;
+/// How many rows are copied, at least, under one hold of it.
+const ROWS_AT_ONCE: usize = 8192;
 
 /// Digests are uniformly distributed already.
 #[derive(Clone, Default)]
@@ -47,6 +56,12 @@ impl BuildHasher for DigestHasher {
     fn build_hasher(&self) -> Self {
         Self::default()
     }
+}
+
+type Map<T> = DashMap<Digest, T, DigestHasher>;
+
+fn map<T>() -> Map<T> {
+    DashMap::with_capacity_and_hasher_and_shard_amount(0, DigestHasher::default(), MAP_SHARDS)
 }
 
 #[derive(Debug)]
@@ -80,62 +95,79 @@ impl Wide {
     }
 }
 
-/// Every entry, by digest.
+/// Every entry, by identity.
 pub(crate) struct Denylist {
-    /// One bit per shape that has entries.
-    shapes: AtomicU64,
-    filter: Filter,
-    narrow: DashMap<Digest, Narrow, DigestHasher>,
-    wide: DashMap<Digest, Wide, DigestHasher>,
+    read: ReadMostly,
+    /// Tokens, sessions and families that were revoked, and that is all.
+    narrow: NarrowTable,
+    /// Those of which there is more to say: that they were lifted. An entry that is moved here from the table of rows is
+    /// there before it is gone from the other, and never goes back.
+    lifted: Map<Narrow>,
+    wide: Map<Wide>,
     counts: [AtomicUsize; Shape::COUNT],
     /// Held while entries come or go, so that counts and shapes agree with the tables.
     structure: Mutex<Structure>,
-    /// No narrow entry may be forgotten before this.
-    earliest_end: AtomicU64,
+}
+
+/// What every check reads and few writes change, in cache lines of its own.
+#[repr(align(128))]
+struct ReadMostly {
+    /// One bit per shape that has entries.
+    shapes: AtomicU64,
+    /// How many entries are in the map of those that were lifted.
+    lifted: AtomicUsize,
+    filter: Filter,
 }
 
 #[derive(Debug, Default)]
 struct Structure {
-    /// The actor of the last entry, shared by the next if it is the same.
-    last_actor: Option<Arc<str>>,
+    actors: Actors,
 }
 
 impl Denylist {
     pub(crate) fn new() -> Self {
         Self {
-            shapes: AtomicU64::new(0),
-            filter: Filter::new(),
-            narrow: DashMap::with_capacity_and_hasher_and_shard_amount(0, DigestHasher::default(), NARROW_SHARDS),
-            wide: DashMap::with_capacity_and_hasher_and_shard_amount(0, DigestHasher::default(), WIDE_SHARDS),
+            read: ReadMostly { shapes: AtomicU64::new(0), lifted: AtomicUsize::new(0), filter: Filter::new() },
+            narrow: NarrowTable::new(),
+            lifted: map(),
+            wide: map(),
             counts: [const { AtomicUsize::new(0) }; Shape::COUNT],
             structure: Mutex::default(),
-            earliest_end: AtomicU64::new(u64::MAX),
         }
     }
 
     /// One bit per shape that has entries, at the shape's index.
+    #[inline]
     pub(crate) fn shapes(&self) -> u64 {
-        self.shapes.load(Ordering::Acquire)
+        self.read.shapes.load(Ordering::Acquire)
     }
 
-    /// Whether a subject may have an entry. `false` is certain.
-    pub(crate) fn may_contain(&self, locator: Locator) -> bool {
-        self.filter.may_contain(locator)
+    /// The filter as it is now.
+    #[inline]
+    pub(crate) fn filter(&self) -> FilterView<'_> {
+        self.read.filter.view()
     }
 
-    /// What the entry of a subject says about a credential that names it.
+    /// What the entry of a subject says about a credential that names it. The digest is asked for only if there may be
+    /// one.
     pub(crate) fn judge(
         &self,
         shape: Shape,
-        digest: &Digest,
+        locator: Locator,
+        digest: impl Fn() -> Digest,
         credential: &Credential<'_>,
         session_matches: impl Fn(&Digest) -> bool,
     ) -> Option<Denial> {
-        if shape.kind.is_narrow() {
-            self.narrow.get(digest)?.entry.verdict(shape)
-        } else {
-            self.wide.get(digest)?.entry.verdict(shape, credential, session_matches)
+        if !shape.kind.is_narrow() {
+            return self.wide.get(&digest())?.entry.verdict(shape, credential, session_matches);
         }
+        if let Some(row) = self.narrow.get(locator, &digest) {
+            return Some(row.denial());
+        }
+        if self.read.lifted.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.lifted.get(&digest())?.entry.verdict(shape)
     }
 
     /// The latest epoch of a subject that binds a credential that names it.
@@ -148,33 +180,24 @@ impl Denylist {
     }
 
     /// The entry of a subject, with what belongs to it.
-    pub(crate) fn item(&self, shape: Shape, digest: &Digest) -> Option<Item> {
-        if shape.kind.is_narrow() {
-            self.narrow.get(digest).map(|slot| slot.item(*digest))
-        } else {
-            self.wide.get(digest).map(|slot| slot.item(*digest))
+    pub(crate) fn item(&self, shape: Shape, locator: Locator, digest: Digest) -> Option<Item> {
+        if !shape.kind.is_narrow() {
+            return self.wide.get(&digest).map(|slot| slot.item(digest));
         }
+        let structure = self.structure.lock();
+        if let Some(row) = self.narrow.get(locator, || digest) {
+            let entry = Entry::Narrow(structure.entry(&row));
+            return Some(Item { digest, locator, shape: row.shape()?, entry, scope: None, label: None });
+        }
+        self.lifted.get(&digest).map(|slot| slot.item(digest))
     }
 
-    /// Joins an entry into the table. When this returns, every check sees it.
+    /// Joins an entry into the tables. When this returns, every check sees it.
     pub(crate) fn join(&self, item: Item) {
-        let Item { digest, locator, shape, mut entry, scope, label } = item;
+        let Item { digest, locator, shape, entry, scope, label } = item;
         let mut structure = self.structure.lock();
-        structure.share_actor(&mut entry);
         let is_new = match entry {
-            Entry::Narrow(entry) => {
-                self.earliest_end.fetch_min(entry.until.as_nanos(), Ordering::Relaxed);
-                match self.narrow.entry(digest) {
-                    Slot::Occupied(mut slot) => {
-                        slot.get_mut().entry.join(entry);
-                        false
-                    }
-                    Slot::Vacant(slot) => {
-                        slot.insert(Narrow { entry, locator, shape });
-                        true
-                    }
-                }
-            }
+            Entry::Narrow(entry) => self.join_narrow(&mut structure, Narrow { entry, locator, shape }, digest),
             Entry::Wide(entry) => match self.wide.entry(digest) {
                 Slot::Occupied(mut slot) => {
                     let slot = slot.get_mut();
@@ -189,9 +212,104 @@ impl Denylist {
             },
         };
         if is_new {
-            self.filter.insert(locator);
-            self.count(shape, |count| count.fetch_add(1, Ordering::Relaxed));
-            self.shapes.fetch_or(1 << shape.index(), Ordering::Release);
+            self.read.filter.insert(locator);
+            self.count_up(shape, 1);
+        }
+    }
+
+    /// Tells whether it is new.
+    fn join_narrow(&self, structure: &mut Structure, mut narrow: Narrow, digest: Digest) -> bool {
+        let known = self.narrow.get(narrow.locator, || digest);
+        if known.is_none()
+            && self.read.lifted.load(Ordering::Relaxed) > 0
+            && let Some(mut slot) = self.lifted.get_mut(&digest)
+        {
+            slot.entry.join(narrow.entry);
+            return false;
+        }
+        if let Some(row) = &known {
+            narrow.entry.join(structure.entry(row));
+        }
+        let Narrow { entry, locator, shape } = &narrow;
+        let actor = match &entry.cause.actor {
+            Some(actor) => structure.actors.acquire(actor, 1),
+            None => Some(Row::NO_ACTOR),
+        };
+        let row = actor.and_then(|actor| Row::of(digest, *locator, *shape, entry, actor));
+        let placed = row.ok_or(Crowded).and_then(|row| self.narrow.put(row));
+        if placed.is_err() {
+            if let Some(actor) = actor {
+                structure.actors.release(actor);
+            }
+            self.lifted.insert(digest, narrow);
+            self.read.lifted.fetch_add(1, Ordering::Release);
+        }
+        if let Some(row) = &known {
+            if placed.is_err() {
+                self.narrow.remove(row.locator, digest);
+            }
+            structure.actors.release(row.actor);
+        }
+        known.is_none()
+    }
+
+    /// Takes in the rows of a snapshot. The filter is to be rebuilt afterwards. Several threads may load at once.
+    pub(crate) fn load(&self, rows: Rows) {
+        let Rows { actors, mut rows } = rows;
+        let mut uses = vec![0; actors.len()];
+        for row in &rows {
+            if let Some(uses) = uses.get_mut(row.actor as usize) {
+                *uses += 1;
+            }
+        }
+        let numbers: Vec<u32> = {
+            let mut structure = self.structure.lock();
+            let used = actors.iter().zip(uses);
+            used.map(|(actor, rows)| match rows {
+                0 => Row::NO_ACTOR,
+                rows => structure.actors.acquire(actor, rows).unwrap_or(Row::NO_ACTOR),
+            })
+            .collect()
+        };
+        for row in &mut rows {
+            row.actor = numbers.get(row.actor as usize).copied().unwrap_or(Row::NO_ACTOR);
+        }
+        for rows in rows.chunk_by(|a, b| narrow::shard_of(a.locator) == narrow::shard_of(b.locator)) {
+            let table = narrow::table_of(rows);
+            let Some(first) = rows.first() else { continue };
+            let mut structure = self.structure.lock();
+            let is_adopted = table.is_some_and(|table| self.narrow.adopt(narrow::shard_of(first.locator), table));
+            if is_adopted {
+                count_by_shape(rows).into_iter().for_each(|(shape, count)| self.count_up(shape, count));
+                continue;
+            }
+            for row in rows {
+                let Some(shape) = row.shape() else { continue };
+                let narrow = Narrow { entry: structure.entry(row), locator: row.locator, shape };
+                structure.actors.release(row.actor);
+                if self.join_narrow(&mut structure, narrow, row.digest) {
+                    self.count_up(shape, 1);
+                }
+            }
+        }
+    }
+
+    fn count_up(&self, shape: Shape, by: usize) {
+        if let Some(count) = self.counts.get(shape.index()) {
+            count.fetch_add(by, Ordering::Relaxed);
+        }
+        let bit = 1 << shape.index();
+        // Every check reads it: it is written only when it changes.
+        if self.read.shapes.load(Ordering::Relaxed) & bit == 0 {
+            self.read.shapes.fetch_or(bit, Ordering::Release);
+        }
+    }
+
+    fn count_down(&self, shape: Shape, by: usize) {
+        if let Some(count) = self.counts.get(shape.index())
+            && count.fetch_sub(by, Ordering::Relaxed) == by
+        {
+            self.read.shapes.fetch_and(!(1 << shape.index()), Ordering::Release);
         }
     }
 
@@ -206,107 +324,170 @@ impl Denylist {
         of_kind.map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// The digest of every entry there is when its shard is visited, with its shape.
-    pub(crate) fn digests(&self) -> Vec<(Shape, Digest)> {
-        let mut digests = Vec::with_capacity(self.len());
-        digests.extend(self.wide.iter().map(|slot| (slot.shape, *slot.key())));
-        digests.extend(self.narrow.iter().map(|slot| (slot.shape, *slot.key())));
-        digests
-    }
-
-    /// The digest of every wide entry there is when its shard is visited, with its shape.
-    pub(crate) fn wide_digests(&self) -> Vec<(Shape, Digest)> {
-        self.wide.iter().map(|slot| (slot.shape, *slot.key())).collect()
-    }
-
-    /// Removes every narrow entry whose `until` is before `ended`, and every wide one that is `over`. Gives how many.
-    pub(crate) fn forget(&self, ended: Timestamp, over: impl Fn(&WideEntry, Option<Digest>) -> bool) -> usize {
-        let mut forgotten = 0;
-        if self.earliest_end.load(Ordering::Relaxed) < ended.as_nanos() {
-            // Entries that come or grow meanwhile lower it again: too low costs a walk, too high would keep what may go.
-            self.earliest_end.store(u64::MAX, Ordering::Relaxed);
-            let mut earliest = u64::MAX;
-            let gone: Vec<_> = self
-                .narrow
-                .iter()
-                .filter(|slot| {
-                    let is_over = slot.entry.until < ended;
-                    if !is_over {
-                        earliest = earliest.min(slot.entry.until.as_nanos());
-                    }
-                    is_over
-                })
-                .map(|slot| *slot.key())
-                .collect();
-            self.earliest_end.fetch_min(earliest, Ordering::Relaxed);
-            forgotten += self.remove(&gone, |digest| {
-                self.narrow.remove_if(digest, |_, slot| slot.entry.until < ended).map(|(_, slot)| slot.shape)
-            });
-        }
-        let gone: Vec<_> =
-            self.wide.iter().filter(|slot| over(&slot.entry, slot.scope)).map(|slot| *slot.key()).collect();
-        forgotten += self.remove(&gone, |digest| {
-            self.wide.remove_if(digest, |_, slot| over(&slot.entry, slot.scope)).map(|(_, slot)| slot.shape)
-        });
-        forgotten
-    }
-
-    fn remove(&self, digests: &[Digest], remove: impl Fn(&Digest) -> Option<Shape>) -> usize {
-        let mut removed = 0;
-        for digests in digests.chunks(REMOVED_AT_ONCE) {
-            let _structure = self.structure.lock();
-            for shape in digests.iter().filter_map(&remove) {
-                removed += 1;
-                if self.count(shape, |count| count.fetch_sub(1, Ordering::Relaxed)) == Some(1) {
-                    self.shapes.fetch_and(!(1 << shape.index()), Ordering::Release);
+    /// Every narrow entry that is a row when its shard is visited, some thousands at a time. Those that are not, or no
+    /// longer, are among the [`others`](Self::others) afterwards.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Rows> {
+        let mut shards = 0..narrow::SHARDS;
+        std::iter::from_fn(move || {
+            let structure = self.structure.lock();
+            let mut rows = Vec::new();
+            for shard in &mut shards {
+                self.narrow.rows(shard, &mut rows);
+                if rows.len() >= ROWS_AT_ONCE {
+                    break;
                 }
             }
-        }
-        removed
+            let actors = structure.renumber(&mut rows);
+            (!rows.is_empty()).then_some(Rows { actors, rows })
+        })
     }
 
-    fn count<T>(&self, shape: Shape, change: impl Fn(&AtomicUsize) -> T) -> Option<T> {
-        self.counts.get(shape.index()).map(change)
+    /// Every entry that is no row, when it is visited.
+    pub(crate) fn others(&self) -> impl Iterator<Item = Item> {
+        // The digests first, so that the caller may take its time with each.
+        let lifted: Vec<Digest> = self.lifted.iter().map(|slot| *slot.key()).collect();
+        let lifted = lifted.into_iter().filter_map(|digest| self.lifted.get(&digest).map(|slot| slot.item(digest)));
+        lifted.chain(self.wide_items())
+    }
+
+    /// Every wide entry, when it is visited.
+    pub(crate) fn wide_items(&self) -> impl Iterator<Item = Item> {
+        let wide: Vec<Digest> = self.wide.iter().map(|slot| *slot.key()).collect();
+        wide.into_iter().filter_map(|digest| self.wide.get(&digest).map(|slot| slot.item(digest)))
+    }
+
+    /// Removes every narrow entry whose retention ended before `ended`, and every wide one that is `over`. Gives how
+    /// many.
+    pub(crate) fn forget(&self, ended: Timestamp, over: impl Fn(&WideEntry, Option<Digest>) -> bool) -> usize {
+        let mut forgotten = 0;
+        for shard in 0..narrow::SHARDS {
+            let mut structure = self.structure.lock();
+            let gone = self.narrow.forget(shard, ended);
+            gone.iter().for_each(|row| structure.actors.release(row.actor));
+            count_by_shape(&gone).into_iter().for_each(|(shape, count)| self.count_down(shape, count));
+            forgotten += gone.len();
+        }
+        forgotten += remove(
+            &self.lifted,
+            &self.structure,
+            |slot| slot.entry.until.end() < ended,
+            |slot| {
+                self.read.lifted.fetch_sub(1, Ordering::Release);
+                self.count_down(slot.shape, 1);
+            },
+        );
+        forgotten += remove(
+            &self.wide,
+            &self.structure,
+            |slot| over(&slot.entry, slot.scope),
+            |slot| {
+                self.count_down(slot.shape, 1);
+            },
+        );
+        forgotten
     }
 
     /// Whether the filter is too small for what it holds, or holds much that is gone.
     pub(crate) fn filter_is_unfit(&self, forgotten_since_rebuild: usize) -> bool {
         let len = self.len();
-        len > self.filter.capacity() || forgotten_since_rebuild > len.max(1024)
+        len > self.read.filter.capacity() || forgotten_since_rebuild > len.max(1024)
     }
 
     /// Whether the filter holds twice what it is made for, so that a rebuild should not wait.
     pub(crate) fn filter_is_overfull(&self) -> bool {
-        self.len() > self.filter.capacity().saturating_mul(2)
+        self.len() > self.read.filter.capacity().saturating_mul(2)
     }
 
-    /// Rebuilds the filter for the entries there are, with room to double, while it is read and written.
-    pub(crate) fn rebuild_filter(&self) {
-        self.filter.rebuild(self.len().saturating_mul(2), |add| {
-            self.narrow.iter().for_each(|slot| add(slot.locator));
-            self.wide.iter().for_each(|slot| add(slot.locator));
+    /// Rebuilds the filter for the entries there are, with room for some more, while it is read and written. It walks the
+    /// table with so many threads.
+    pub(crate) fn rebuild_filter(&self, threads: usize) {
+        let len = self.len();
+        self.read.filter.rebuild(len + len / 8, |filling| {
+            // An entry that is moved from the one to the other meanwhile is met at least once.
+            std::thread::scope(|scope| {
+                let part = narrow::SHARDS.div_ceil(threads.max(1));
+                let fill = move |first: usize| {
+                    filling.add(|add| self.narrow.for_each_locator(first..narrow::SHARDS.min(first + part), add));
+                };
+                for first in (part..narrow::SHARDS).step_by(part) {
+                    let spawned = std::thread::Builder::new().spawn_scoped(scope, move || fill(first));
+                    if spawned.is_err() {
+                        fill(first);
+                    }
+                }
+                fill(0);
+            });
+            filling.add(|add| {
+                self.lifted.iter().for_each(|slot| add(slot.locator));
+                self.wide.iter().for_each(|slot| add(slot.locator));
+            });
         });
+    }
+
+    /// Memory of the table of rows in bytes.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.narrow.bytes()
     }
 
     /// Memory of the filter in bytes.
     pub(crate) fn filter_bytes(&self) -> usize {
-        self.filter.bytes()
+        self.read.filter.bytes()
     }
 }
 
 impl Structure {
-    fn share_actor(&mut self, entry: &mut Entry) {
-        let Entry::Narrow(entry) = entry else { return };
-        if entry.cause.actor == self.last_actor {
-            entry.cause.actor.clone_from(&self.last_actor);
-        } else {
-            self.last_actor.clone_from(&entry.cause.actor);
+    fn entry(&self, row: &Row) -> NarrowEntry {
+        row.entry(self.actors.get(row.actor).cloned())
+    }
+
+    /// Numbers the actors of rows among themselves.
+    fn renumber(&self, rows: &mut [Row]) -> Vec<Arc<str>> {
+        let mut actors = Vec::new();
+        let mut numbers = HashMap::new();
+        for row in rows {
+            if let Some(actor) = self.actors.get(row.actor) {
+                row.actor = *numbers.entry(row.actor).or_insert_with(|| {
+                    actors.push(Arc::clone(actor));
+                    u32::try_from(actors.len() - 1).unwrap_or(Row::NO_ACTOR)
+                });
+            }
+        }
+        actors
+    }
+}
+
+/// Removes what is over, a little under each hold of the lock. Gives how many.
+fn remove<T>(
+    map: &Map<T>,
+    structure: &Mutex<Structure>,
+    is_over: impl Fn(&T) -> bool,
+    mut removed: impl FnMut(&T),
+) -> usize {
+    let gone: Vec<Digest> = map.iter().filter(|slot| is_over(slot.value())).map(|slot| *slot.key()).collect();
+    let mut count = 0;
+    for digests in gone.chunks(REMOVED_AT_ONCE) {
+        let _structure = structure.lock();
+        for (_, slot) in digests.iter().filter_map(|digest| map.remove_if(digest, |_, slot| is_over(slot))) {
+            removed(&slot);
+            count += 1;
         }
     }
+    count
+}
+
+fn count_by_shape(rows: &[Row]) -> Vec<(Shape, usize)> {
+    let mut counts = [0; Shape::COUNT];
+    for row in rows {
+        if let Some(count) = row.shape().and_then(|shape| counts.get_mut(shape.index())) {
+            *count += 1;
+        }
+    }
+    let counts = counts.into_iter().enumerate().filter(|(_, count)| *count > 0);
+    counts.filter_map(|(index, count)| Some((Shape::from_index(index)?, count))).collect()
 }
 
 impl std::fmt::Debug for Denylist {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Denylist").field("len", &self.len()).field("filter", &self.filter).finish_non_exhaustive()
+        f.debug_struct("Denylist").field("len", &self.len()).field("filter", &self.read.filter).finish_non_exhaustive()
     }
 }

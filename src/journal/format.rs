@@ -10,7 +10,7 @@ use crate::clock::Reading;
 use crate::model::{KeyId, Timestamp};
 
 /// The version of the format. A store of another version is not opened.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const FRAME_HEADER_BYTES: usize = 72;
 pub(crate) const FRAME_TRAILER_BYTES: usize = 8;
@@ -121,6 +121,8 @@ pub(crate) enum FrameKind {
     Records,
     /// The end of a segment that has a successor, or of a snapshot.
     End,
+    /// One block of a snapshot that holds rows.
+    Rows,
 }
 
 /// The header of a frame.
@@ -153,6 +155,7 @@ impl FrameHeader {
         let kind: u32 = match self.kind {
             FrameKind::Records => 1,
             FrameKind::End => 2,
+            FrameKind::Rows => 3,
         };
         out.put(&kind.to_le_bytes());
         for word in [self.payload_bytes as u64, self.batch, self.previous, self.synced] {
@@ -183,6 +186,7 @@ impl FrameHeader {
         let kind = match fields.u32()? {
             1 => FrameKind::Records,
             2 => FrameKind::End,
+            3 => FrameKind::Rows,
             _ => return None,
         };
         let payload_bytes = usize::try_from(fields.u64()?).ok().filter(|bytes| *bytes <= PAYLOAD_BYTES_MAX)?;

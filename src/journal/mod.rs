@@ -12,7 +12,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::clock::Reading;
-use crate::model::KeyId;
+use crate::codec::Record;
+use crate::model::{KeyId, Rows};
 use crate::storage::{Storage, StorageFile};
 pub(crate) use format::PAYLOAD_BYTES_MAX;
 use format::{BATCH_MAX, FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES};
@@ -70,6 +71,13 @@ pub(crate) struct Journal {
     /// Bytes of frames written since the journal was opened.
     bytes_written: u64,
     frame: Vec<u8>,
+}
+
+/// What recovery reads, as it reads it. Blocks of a snapshot may come from several threads at once.
+#[derive(Debug)]
+pub(crate) enum Loaded {
+    Record(Record),
+    Rows(Rows),
 }
 
 /// Why a batch is not in the log.

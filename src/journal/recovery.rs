@@ -12,7 +12,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::clock::Reading;
-use crate::codec::{self, Record};
+use crate::codec;
 use crate::model::{Key, Keyring};
 use crate::storage::{Storage, StorageFile, read_all};
 
@@ -20,7 +20,7 @@ use super::format::{FileKind, FrameKind, HEADER_BYTES, Header, HeaderError, poss
 use super::format::{Frame, PAYLOAD_BYTES_MAX};
 use super::segment::{Segment, write_zeros};
 use super::snapshot::{self, SnapshotReadError, parse};
-use super::{END_BYTES, FileError, Journal, Position, StoreIdentity, create_whole, segment};
+use super::{END_BYTES, FileError, Journal, Loaded, Position, StoreIdentity, create_whole, segment};
 
 const STORE_FILE: &str = "STORE";
 const KEY_FILE: &str = "KEY";
@@ -58,9 +58,9 @@ pub enum RecoveryError {
         "the key of this store was given by configuration and is not kept in it: configure it again (Options::key)"
     )]
     KeyMissing,
-    /// A file is of a format that this version does not know.
+    /// A file is of a format that this version does not know. Format 1 was never released.
     #[error(
-        "{file} has format {version}, this version knows format {}: open it with a later version",
+        "{file} has format {version}, this version knows format {}: open it with the version that wrote it",
         super::format::FORMAT
     )]
     UnknownFormat {
@@ -126,7 +126,7 @@ pub(crate) fn recover(
     key: KeySource,
     segment_bytes: u64,
     now: Reading,
-    visit: &mut dyn FnMut(Record),
+    visit: &(dyn Fn(Loaded) + Sync),
 ) -> Result<Recovered, RecoveryError> {
     let names = storage.list().map_err(FileError::of("list", "the directory"))?;
     let (identity, keyring) = if names.iter().any(|name| name == STORE_FILE) {
@@ -287,22 +287,17 @@ struct Scan {
 }
 
 impl Recovery {
-    fn read_snapshots(&mut self, names: &[String], visit: &mut dyn FnMut(Record)) -> Result<(), RecoveryError> {
+    fn read_snapshots(&mut self, names: &[String], visit: &(dyn Fn(Loaded) + Sync)) -> Result<(), RecoveryError> {
         let mut batches: Vec<u64> = names.iter().filter_map(|name| parse(name, "snap-", ".snap")).collect();
         batches.sort_unstable_by(|a, b| b.cmp(a));
         let mut first_damage = None;
         for batch in batches {
             let name = snapshot::name(batch);
             let file = self.storage.open(&name).map_err(FileError::of("open", &name))?;
-            let mut records = 0;
             // Records of a snapshot that turns out damaged further on were whole blocks and are true: joining them is
             // harmless, and the older snapshot with the longer log brings them again.
-            let read = snapshot::read(&*file, self.identity, &mut |record| {
-                records += 1;
-                visit(record);
-            });
-            match read {
-                Ok(header) if header.batch == batch => {
+            match snapshot::read(&*file, self.identity, visit) {
+                Ok((header, records)) if header.batch == batch => {
                     self.report.snapshot_batch = Some(batch);
                     self.report.snapshot_records = records;
                     self.position = Position { batch, chain: header.chain };
@@ -334,7 +329,7 @@ impl Recovery {
         }
     }
 
-    fn read_segments(&mut self, names: &[String], visit: &mut dyn FnMut(Record)) -> Result<Tail, RecoveryError> {
+    fn read_segments(&mut self, names: &[String], visit: &(dyn Fn(Loaded) + Sync)) -> Result<Tail, RecoveryError> {
         let mut batches: Vec<u64> = names.iter().filter_map(|name| parse(name, "wal-", ".log")).collect();
         batches.sort_unstable();
         // Segments that hold nothing after the snapshot are kept for the one before it, and not read: except the one that
@@ -421,7 +416,7 @@ impl Recovery {
         name: &str,
         bytes: &[u8],
         mut before: Position,
-        visit: &mut dyn FnMut(Record),
+        visit: &(dyn Fn(Loaded) + Sync),
     ) -> Result<Scan, RecoveryError> {
         let mut offset = HEADER_BYTES;
         let mut frames = 0;
@@ -431,6 +426,9 @@ impl Recovery {
         while let Some(frame) = Frame::decode(rest_of(offset)) {
             if frame.header.batch != before.batch + 1 || frame.header.previous != before.chain {
                 return Err(corrupt(name, offset as u64, "a frame of another place in the log"));
+            }
+            if frame.header.kind == FrameKind::Rows {
+                return Err(corrupt(name, offset as u64, "a block of a snapshot"));
             }
             if frame.header.kind == FrameKind::End {
                 let end = offset + frame.bytes();
@@ -449,7 +447,7 @@ impl Recovery {
                 let mut records = 0;
                 codec::decode_all(frame.payload, |record| {
                     records += 1;
-                    visit(record);
+                    visit(Loaded::Record(record));
                 })
                 .map_err(|_| corrupt(name, offset as u64, "a record does not decode"))?;
                 self.report.log_batches += 1;

@@ -3,20 +3,29 @@
 //! It is written while checks and revocations go on. Entries may be newer than the snapshot's batch: joining the log
 //! over them changes nothing.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::clock::Reading;
 use crate::codec::{self, EncodeError, Record};
+use crate::model::Rows;
 use crate::storage::{Storage, StorageFile};
 
 use super::format::{
-    BATCH_MAX, FRAME_HEADER_BYTES, FRAME_OVERHEAD, FileKind, Frame, FrameHeader, FrameKind, HEADER_BYTES, Header,
-    HeaderError,
+    BATCH_MAX, FRAME_HEADER_BYTES, FRAME_OVERHEAD, FRAME_TRAILER_BYTES, FileKind, Frame, FrameHeader, FrameKind,
+    HEADER_BYTES, Header, HeaderError,
 };
-use super::{FileError, Position, StoreIdentity, create_temporary, publish, temporary};
+use super::{FileError, Loaded, Position, StoreIdentity, create_temporary, publish, temporary};
 
 /// The length of a block at which it is written out, in bytes.
 const BLOCK_BYTES: usize = 256 * 1024;
+/// The most rows in one block: then it is no longer than a frame can be.
+const ROWS_MAX: usize = 1 << 20;
+/// A snapshot longer than this is read by several threads.
+const ALONE_BYTES: u64 = 4 * 1024 * 1024;
+/// How many threads, at most.
+const THREADS_MAX: usize = 8;
 
 pub(super) fn name(batch: u64) -> String {
     format!("snap-{batch:016x}.snap")
@@ -109,6 +118,19 @@ impl SnapshotWriter {
         Ok(())
     }
 
+    /// Adds rows, in blocks of their own.
+    pub(crate) fn add_rows(&mut self, rows: &Rows) -> Result<(), SnapshotWriteError> {
+        if !self.block.is_empty() {
+            self.write_frame(FrameKind::Records)?;
+        }
+        for chunk in rows.rows.chunks(ROWS_MAX) {
+            codec::encode_rows(&rows.actors, chunk, &mut self.block);
+            self.records += chunk.len() as u64;
+            self.write_frame(FrameKind::Rows)?;
+        }
+        Ok(())
+    }
+
     fn write_frame(&mut self, kind: FrameKind) -> Result<(), FileError> {
         self.blocks += 1;
         let header = FrameHeader {
@@ -135,9 +157,8 @@ impl SnapshotWriter {
         }
         self.write_frame(FrameKind::End)?;
         self.file.sync().map_err(FileError::of("sync", &self.name))?;
-        let mut read_back = 0;
-        match read(&*self.file, self.identity, &mut |_| read_back += 1) {
-            Ok(header) if header.batch == self.base.batch && read_back == self.records => {}
+        match read(&*self.file, self.identity, &|_| {}) {
+            Ok((header, records)) if header.batch == self.base.batch && records == self.records => {}
             _ => return Err(SnapshotWriteError::ReadBack { file: self.name.clone() }),
         }
         publish(&*self.storage, &self.name)?;
@@ -193,14 +214,25 @@ impl From<std::io::Error> for SnapshotReadError {
     }
 }
 
-/// Reads a snapshot and gives each record to `visit`, block by block, each after its checksum has held.
+/// Where a block lies.
+#[derive(Clone, Copy)]
+struct Block {
+    offset: u64,
+    frame_bytes: usize,
+}
+
+/// Reads a snapshot and gives each record to `visit`, block by block, each after its checksum has held. Gives the header
+/// and the number of records.
+///
+/// The blocks' headers are read first, which says where the blocks lie and that they are all there. Then the blocks are
+/// shared out among threads.
 pub(super) fn read(
     file: &dyn StorageFile,
     identity: StoreIdentity,
-    visit: &mut dyn FnMut(Record),
-) -> Result<Header, SnapshotReadError> {
+    visit: &(dyn Fn(Loaded) + Sync),
+) -> Result<(Header, u64), SnapshotReadError> {
     let file_bytes = file.len()?;
-    let mut bytes = vec![0; HEADER_BYTES];
+    let mut bytes = [0; HEADER_BYTES];
     if file_bytes < HEADER_BYTES as u64 {
         return Err(SnapshotReadError::Damaged { offset: 0 });
     }
@@ -212,34 +244,88 @@ pub(super) fn read(
     if (header.store_id, header.key_id) != (identity.store_id, identity.key_id) {
         return Err(SnapshotReadError::Foreign);
     }
-    let (mut offset, mut block, mut chain, mut records) = (HEADER_BYTES as u64, 0, header.chain, 0);
+    let (blocks, expected) = find_blocks(file, file_bytes, header.chain)?;
+    let threads = match file_bytes {
+        0..=ALONE_BYTES => 1,
+        _ => std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX),
+    };
+    let next = AtomicUsize::new(0);
+    let read_some = || {
+        let (mut frame, mut records) = (Vec::new(), 0);
+        while let Some(block) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            records += read_block(file, *block, &mut frame, visit)?;
+        }
+        Ok::<u64, SnapshotReadError>(records)
+    };
+    let records = std::thread::scope(|scope| {
+        // Where a thread cannot be had, those that are there do its work.
+        let spawn = |_| std::thread::Builder::new().name("rescind-load".into()).spawn_scoped(scope, read_some).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let mut records = read_some()?;
+        for other in others {
+            records += other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok::<u64, SnapshotReadError>(records)
+    })?;
+    if records != expected {
+        return Err(SnapshotReadError::Damaged { offset: file_bytes.saturating_sub(FRAME_OVERHEAD as u64) });
+    }
+    Ok((header, records))
+}
+
+/// Follows the chain of blocks to the end frame, which says how many records there are.
+fn find_blocks(
+    file: &dyn StorageFile,
+    file_bytes: u64,
+    mut chain: u64,
+) -> Result<(Vec<Block>, u64), SnapshotReadError> {
+    let (mut blocks, mut offset) = (Vec::new(), HEADER_BYTES as u64);
     loop {
         let damaged = SnapshotReadError::Damaged { offset };
         if file_bytes - offset < FRAME_OVERHEAD as u64 {
             return Err(damaged);
         }
-        bytes.resize(FRAME_HEADER_BYTES, 0);
+        let mut bytes = [0; FRAME_HEADER_BYTES];
         file.read_exact_at(&mut bytes, offset)?;
         let Some(head) = FrameHeader::decode(&bytes) else { return Err(damaged) };
         let frame_bytes = head.payload_bytes + FRAME_OVERHEAD;
-        if file_bytes - offset < frame_bytes as u64 {
+        let end = offset + frame_bytes as u64;
+        if end > file_bytes || head.batch != blocks.len() as u64 + 1 || head.previous != chain {
             return Err(damaged);
         }
-        bytes.resize(frame_bytes, 0);
-        file.read_exact_at(&mut bytes, offset)?;
-        let Some(frame) = Frame::decode(&bytes) else { return Err(damaged) };
-        block += 1;
-        if frame.header.batch != block || frame.header.previous != chain {
-            return Err(damaged);
+        let mut checksum = [0; FRAME_TRAILER_BYTES];
+        file.read_exact_at(&mut checksum, end - FRAME_TRAILER_BYTES as u64)?;
+        chain = u64::from_le_bytes(checksum);
+        blocks.push(Block { offset, frame_bytes });
+        offset = end;
+        if head.kind == FrameKind::End {
+            return if offset == file_bytes { Ok((blocks, head.synced)) } else { Err(damaged) };
         }
-        chain = frame.checksum;
-        offset += frame_bytes as u64;
-        match frame.header.kind {
-            FrameKind::Records => {
-                records += codec::decode_all(frame.payload, &mut *visit).map_err(|_| damaged)?;
-            }
-            FrameKind::End if frame.header.synced == records && offset == file_bytes => return Ok(header),
-            FrameKind::End => return Err(damaged),
+    }
+}
+
+/// Reads one block, and gives the number of its records.
+fn read_block(
+    file: &dyn StorageFile,
+    block: Block,
+    bytes: &mut Vec<u8>,
+    visit: &dyn Fn(Loaded),
+) -> Result<u64, SnapshotReadError> {
+    let Block { offset, frame_bytes } = block;
+    let damaged = || SnapshotReadError::Damaged { offset };
+    bytes.resize(frame_bytes, 0);
+    file.read_exact_at(bytes, offset)?;
+    let frame = Frame::decode(bytes).filter(|frame| frame.bytes() == frame_bytes).ok_or_else(damaged)?;
+    match frame.header.kind {
+        FrameKind::Records => {
+            codec::decode_all(frame.payload, |record| visit(Loaded::Record(record))).map_err(|_| damaged())
         }
+        FrameKind::Rows => {
+            let rows = codec::decode_rows(frame.payload).map_err(|_| damaged())?;
+            let records = rows.rows.len() as u64;
+            visit(Loaded::Rows(rows));
+            Ok(records)
+        }
+        FrameKind::End => Ok(0),
     }
 }

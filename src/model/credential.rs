@@ -102,17 +102,13 @@ impl fmt::Display for Claim {
 ///     .expires_at_secs(1_700_000_900);
 /// assert!(format!("{credential:?}").contains("token: <redacted>"));
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 #[must_use]
 pub struct Credential<'a> {
-    pub(crate) token: Option<TokenId<'a>>,
-    pub(crate) session: Option<Cow<'a, str>>,
-    pub(crate) family: Option<Cow<'a, str>>,
-    pub(crate) user: Option<Cow<'a, str>>,
-    pub(crate) client: Option<Cow<'a, str>>,
-    pub(crate) device: Option<Cow<'a, str>>,
+    /// By the number of the kind. There is none of `Group` and `Everyone`, nor of an opaque token.
+    ids: [Option<Cow<'a, str>>; IDS],
+    opaque: Option<OpaqueId>,
     pub(crate) groups: Groups<'a>,
-    pub(crate) tenant: Option<Cow<'a, str>>,
     pub(crate) issuer: Option<Cow<'a, str>>,
     pub(crate) issued_at: TimeClaim,
     pub(crate) auth_time: TimeClaim,
@@ -121,8 +117,35 @@ pub struct Credential<'a> {
     /// What it brings, and what of that is malformed: kept up to date, so that a check asks with one instruction.
     present: Claims,
     malformed: Claims,
-    /// One bit per shape of the kinds that it names an id of, at the shape's index.
+    /// The kinds that it names an id of: for each, the bit of the shape without tenant and issuer.
+    kinds: u64,
+    /// Every shape that it can match: one bit each, at the shape's index.
     shapes: u64,
+}
+
+/// The kinds from `Token` to `Tenant`.
+const IDS: usize = 8;
+/// The bit of the shape of `Everyone`, whom every credential is one of.
+const EVERYONE: u64 = 1 << (Kind::Everyone as u64 * 4);
+
+impl Default for Credential<'_> {
+    #[inline]
+    fn default() -> Self {
+        Self {
+            ids: [const { None }; IDS],
+            opaque: None,
+            groups: Groups::default(),
+            issuer: None,
+            issued_at: TimeClaim::Missing,
+            auth_time: TimeClaim::Missing,
+            session_start: TimeClaim::Missing,
+            expires_at: TimeClaim::Missing,
+            present: Claims::default(),
+            malformed: Claims::default(),
+            kinds: EVERYONE,
+            shapes: EVERYONE,
+        }
+    }
 }
 
 /// A set of claims.
@@ -154,12 +177,6 @@ impl Claims {
     pub(crate) fn first(self) -> Option<Claim> {
         Claim::ALL.get(self.0.trailing_zeros() as usize).copied()
     }
-}
-
-#[derive(Clone)]
-pub(crate) enum TokenId<'a> {
-    Name(Cow<'a, str>),
-    Opaque(OpaqueId),
 }
 
 /// The groups or roles of a credential: any slice of `&str` or `String`.
@@ -237,66 +254,51 @@ impl<'a> Credential<'a> {
     /// The token by its id: a `jti` (RFC 7519 section 4.1.7), or an API-key id.
     #[inline]
     pub fn token(mut self, jti: impl Into<Cow<'a, str>>) -> Self {
-        let jti = jti.into();
-        self.name(Kind::Token, Claim::Token, is_malformed(&jti));
-        self.token = Some(TokenId::Name(jti));
-        self
+        self.opaque = None;
+        self.name(Kind::Token, Claim::Token, jti.into())
     }
 
     /// An opaque token by the secret itself, which is hashed at once and not kept; see
     /// [`Subject::opaque_token`](crate::Subject::opaque_token).
-    pub fn opaque_token(mut self, secret: &str) -> Self {
-        self.name(Kind::Token, Claim::Token, secret.is_empty());
-        self.token = Some(match secret {
-            "" => TokenId::Name(Cow::Borrowed("")),
-            secret => TokenId::Opaque(OpaqueId::of(secret)),
-        });
-        self
+    pub fn opaque_token(self, secret: &str) -> Self {
+        // An empty secret is malformed, as an empty id is; a long one is not.
+        let mut out = self.token(if secret.is_empty() { "" } else { "opaque" });
+        if !secret.is_empty() {
+            out.opaque = Some(OpaqueId::of(secret));
+            let [token, ..] = &mut out.ids;
+            *token = None;
+        }
+        out
     }
 
     /// The session: a `sid` (OpenID Connect Back-Channel Logout 1.0).
     #[inline]
-    pub fn session(mut self, sid: impl Into<Cow<'a, str>>) -> Self {
-        let sid = sid.into();
-        self.name(Kind::Session, Claim::Session, is_malformed(&sid));
-        self.session = Some(sid);
-        self
+    pub fn session(self, sid: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Session, Claim::Session, sid.into())
     }
 
     /// The refresh-token family, or grant.
     #[inline]
-    pub fn family(mut self, id: impl Into<Cow<'a, str>>) -> Self {
-        let id = id.into();
-        self.name(Kind::Family, Claim::Family, is_malformed(&id));
-        self.family = Some(id);
-        self
+    pub fn family(self, id: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Family, Claim::Family, id.into())
     }
 
     /// The user: a `sub` (RFC 7519 section 4.1.2).
     #[inline]
-    pub fn user(mut self, sub: impl Into<Cow<'a, str>>) -> Self {
-        let sub = sub.into();
-        self.name(Kind::User, Claim::User, is_malformed(&sub));
-        self.user = Some(sub);
-        self
+    pub fn user(self, sub: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::User, Claim::User, sub.into())
     }
 
     /// The OAuth client: a `client_id` (RFC 9068 section 2.2).
     #[inline]
-    pub fn client(mut self, client_id: impl Into<Cow<'a, str>>) -> Self {
-        let client_id = client_id.into();
-        self.name(Kind::Client, Claim::Client, is_malformed(&client_id));
-        self.client = Some(client_id);
-        self
+    pub fn client(self, client_id: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Client, Claim::Client, client_id.into())
     }
 
     /// The device.
     #[inline]
-    pub fn device(mut self, id: impl Into<Cow<'a, str>>) -> Self {
-        let id = id.into();
-        self.name(Kind::Device, Claim::Device, is_malformed(&id));
-        self.device = Some(id);
-        self
+    pub fn device(self, id: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Device, Claim::Device, id.into())
     }
 
     /// The groups and roles: `&["a", "b"]`, `&Vec<String>` and the like.
@@ -305,17 +307,18 @@ impl<'a> Credential<'a> {
         self.malformed.set(Claim::Group, self.groups.iter().any(is_malformed));
         let is_member = !self.groups.is_empty();
         self.present.set(Claim::Group, is_member);
-        self.shapes = self.shapes & !Kind::Group.shapes() | if is_member { Kind::Group.shapes() } else { 0 };
+        self.kinds &= !Kind::Group.shapes();
+        if is_member {
+            self.kinds |= 1 << (Kind::Group as u64 * 4);
+        }
+        self.reshape();
         self
     }
 
     /// The tenant.
     #[inline]
-    pub fn tenant(mut self, tenant: impl Into<Cow<'a, str>>) -> Self {
-        let tenant = tenant.into();
-        self.note(Claim::Tenant, is_malformed(&tenant));
-        self.tenant = Some(tenant);
-        self
+    pub fn tenant(self, tenant: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Tenant, Claim::Tenant, tenant.into())
     }
 
     /// The issuer: an `iss` (RFC 7519 section 4.1.1).
@@ -324,6 +327,7 @@ impl<'a> Credential<'a> {
         let issuer = issuer.into();
         self.note(Claim::Issuer, is_malformed(&issuer));
         self.issuer = Some(issuer);
+        self.reshape();
         self
     }
 
@@ -400,20 +404,35 @@ impl<'a> Credential<'a> {
     /// The id that the credential names of a kind; of `Group`, none: a credential names several.
     pub(crate) fn id_of(&self, kind: Kind) -> Option<IdRef<'_>> {
         match kind {
-            Kind::Token => match &self.token {
-                Some(TokenId::Name(name)) => Some(IdRef::Name(name)),
-                Some(TokenId::Opaque(hash)) => Some(IdRef::Opaque(hash.as_bytes())),
-                None => None,
-            },
-            Kind::Session => self.session.as_deref().map(IdRef::Name),
-            Kind::Family => self.family.as_deref().map(IdRef::Name),
-            Kind::User => self.user.as_deref().map(IdRef::Name),
-            Kind::Client => self.client.as_deref().map(IdRef::Name),
-            Kind::Device => self.device.as_deref().map(IdRef::Name),
-            Kind::Group => None,
-            Kind::Tenant => self.tenant.as_deref().map(IdRef::Name),
+            Kind::Token if self.opaque.is_some() => self.opaque.as_ref().map(|hash| IdRef::Opaque(hash.as_bytes())),
             Kind::Everyone => Some(IdRef::Name("")),
+            kind => self.text_of(kind as usize).map(IdRef::Name),
         }
+    }
+
+    /// The text that the credential names for a kind, given the kind's number, which is below that of `Everyone`: none of
+    /// `Group` and of an opaque token.
+    #[inline]
+    pub(crate) fn text_of(&self, kind: usize) -> Option<&str> {
+        self.ids.get(kind % IDS)?.as_deref()
+    }
+
+    /// Whether all that it names of the plain kinds are texts: no opaque token is among them.
+    #[inline]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.opaque.is_none()
+    }
+
+    /// Whether it brings nothing malformed, and all of these claims.
+    #[inline]
+    pub(crate) const fn is_whole(&self, required: Claims) -> bool {
+        self.malformed.0 | required.without(self.present).0 == 0
+    }
+
+    /// The tenant.
+    #[inline]
+    pub(crate) fn tenant_name(&self) -> Option<&str> {
+        self.text_of(Kind::Tenant as usize)
     }
 
     #[inline]
@@ -423,14 +442,24 @@ impl<'a> Credential<'a> {
     }
 
     #[inline]
-    fn name(&mut self, kind: Kind, claim: Claim, is_malformed: bool) {
-        self.note(claim, is_malformed);
-        self.shapes |= kind.shapes();
+    fn name(mut self, kind: Kind, claim: Claim, id: Cow<'a, str>) -> Self {
+        self.note(claim, is_malformed(&id));
+        if let Some(place) = self.ids.get_mut(kind as usize) {
+            *place = Some(id);
+        }
+        self.kinds |= 1 << (kind as u64 * 4);
+        self.reshape();
+        self
     }
 
-    /// One bit per shape that it can match, at the shape's index, given whether a tenant is known.
-    pub(crate) const fn shapes(&self, in_tenant: bool) -> u64 {
-        const EACH_KIND: u64 = 0x1_1111_1111;
+    #[inline]
+    fn reshape(&mut self) {
+        let [.., tenant] = &self.ids;
+        self.shapes = self.shapes_of(tenant.is_some(), self.kinds);
+    }
+
+    #[inline]
+    const fn shapes_of(&self, in_tenant: bool, kinds: u64) -> u64 {
         // The scopes of a kind: none, tenant, issuer, both.
         let scopes: u64 = match (in_tenant, self.issuer.is_some()) {
             (false, false) => 0b0001,
@@ -438,8 +467,18 @@ impl<'a> Credential<'a> {
             (false, true) => 0b0101,
             (true, true) => 0b1111,
         };
-        let tenant = if in_tenant { Kind::Tenant.shapes() } else { 0 };
-        (self.shapes | tenant | Kind::Everyone.shapes()) & (scopes * EACH_KIND)
+        kinds * scopes
+    }
+
+    /// Every shape that it can match: one bit each, at the shape's index.
+    #[inline]
+    pub(crate) const fn shapes(&self) -> u64 {
+        self.shapes
+    }
+
+    /// The same, where a tenant is supplied from elsewhere.
+    pub(crate) const fn shapes_in_tenant(&self) -> u64 {
+        self.shapes_of(true, self.kinds | 1 << (Kind::Tenant as u64 * 4))
     }
 
     /// The claims that it brings, well-formed or not.
@@ -472,23 +511,14 @@ impl fmt::Debug for Groups<'_> {
 impl fmt::Debug for Credential<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Credential");
-        for (name, present) in
-            [("token", self.token.is_some()), ("session", self.session.is_some()), ("family", self.family.is_some())]
-        {
-            if present {
-                out.field(name, &format_args!("<redacted>"));
-            }
+        for kind in Kind::ALL.into_iter().take(IDS).filter(|kind| self.id_of(*kind).is_some()) {
+            match self.text_of(kind as usize) {
+                Some(text) if !kind.is_narrow() => out.field(kind.as_str(), &text),
+                _ => out.field(kind.as_str(), &format_args!("<redacted>")),
+            };
         }
-        for (name, text) in [
-            ("user", &self.user),
-            ("client", &self.client),
-            ("device", &self.device),
-            ("tenant", &self.tenant),
-            ("issuer", &self.issuer),
-        ] {
-            if let Some(text) = text {
-                out.field(name, text);
-            }
+        if let Some(issuer) = &self.issuer {
+            out.field("issuer", issuer);
         }
         if !self.groups.is_empty() {
             out.field("groups", &self.groups);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::{Digest, Locator};
 use super::provenance::Reason;
 use super::subject::Shape;
-use super::time::Timestamp;
+use super::time::{Retention, Timestamp};
 
 /// Why, and by whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,12 +74,12 @@ pub(crate) struct NarrowEntry {
     /// Revocations made at or before this are lifted.
     pub(crate) lifted: Timestamp,
     /// When it may be forgotten: the latest `exp` of any credential that names it.
-    pub(crate) until: Timestamp,
+    pub(crate) until: Retention,
 }
 
 impl NarrowEntry {
     /// A denial.
-    pub(crate) const fn denied(at: Timestamp, cause: Cause, until: Timestamp) -> Self {
+    pub(crate) const fn denied(at: Timestamp, cause: Cause, until: Retention) -> Self {
         Self { at, cause, lifted: Timestamp::MIN, until }
     }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::entry::{Cause, Epochs, Mark, NarrowEntry, WideEntry};
 use super::identity::Digest;
 use super::provenance::Reason;
-use super::time::Timestamp;
+use super::time::{Retention, Timestamp};
 
 const CASES: u32 = 10_000;
 const SESSIONS: u8 = 4;
@@ -91,11 +91,11 @@ fn join(mut a: WideEntry, b: WideEntry) -> WideEntry {
 }
 
 fn narrow() -> impl Strategy<Value = NarrowEntry> {
-    (time(0..6), cause(), time(0..6), time(0..6)).prop_map(|(at, cause, lifted, until)| NarrowEntry {
+    (time(0..6), cause(), time(0..6), 0_u32..6).prop_map(|(at, cause, lifted, until)| NarrowEntry {
         at,
         cause,
         lifted,
-        until,
+        until: Retention::from_secs(until),
     })
 }
 

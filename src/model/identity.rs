@@ -137,7 +137,6 @@ impl fmt::Debug for KeyId {
 pub(crate) struct Locator(u64);
 
 impl Locator {
-    #[cfg(test)]
     pub(crate) const fn from_u64(word: u64) -> Self {
         Self(word)
     }
@@ -147,16 +146,30 @@ impl Locator {
     }
 }
 
-/// The locator hash of one text, to be combined into the locators of several subjects.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PartHash(u64);
+/// What one text, in its role, adds to a locator.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Part(u64);
+
+impl Part {
+    /// Both texts, in any order.
+    #[inline]
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0 ^ other.0)
+    }
+
+    /// The locator of a subject, of which these are all parts.
+    #[inline]
+    pub(crate) const fn locator(self) -> Locator {
+        Locator(self.0)
+    }
+}
 
 /// Everything derived from one [`Key`].
 pub(crate) struct Keyring {
     digest_key: [u8; 32],
     locator_secret: [u8; LOCATOR_SECRET_BYTES],
-    /// One odd multiplier per role that a part can have in a locator.
-    locator_salts: [u64; Kind::ALL.len() + 2],
+    /// One odd number per role that a part can have in a locator.
+    locator_salts: [u64; ROLES],
     id: KeyId,
 }
 
@@ -168,7 +181,9 @@ impl Drop for Keyring {
     }
 }
 
-/// The roles of a part in a locator beside the nine kinds.
+/// The roles of a part in a locator: the nine kinds and two more. A power of two, so that the hot path needs no look
+/// whether a number is one of them.
+const ROLES: usize = 16;
 const SALT_TENANT: usize = Kind::ALL.len();
 const SALT_ISSUER: usize = Kind::ALL.len() + 1;
 
@@ -182,7 +197,7 @@ impl Keyring {
         let mut ring = Self {
             digest_key: [0; 32],
             locator_secret: [0; LOCATOR_SECRET_BYTES],
-            locator_salts: [0; Kind::ALL.len() + 2],
+            locator_salts: [0; ROLES],
             id: KeyId([0; 16]),
         };
         derive("rescind 2026-11 digest key", &mut ring.digest_key);
@@ -202,36 +217,46 @@ impl Keyring {
         self.id
     }
 
-    pub(crate) fn hash_part(&self, text: &[u8]) -> PartHash {
-        PartHash(xxh3_64_with_secret(text, &self.locator_secret))
+    /// What an id adds to the locator of a subject of a kind, given by its number. A credential hashes every text once,
+    /// whatever the number of shapes.
+    #[inline(always)]
+    pub(crate) fn id_part(&self, kind: usize, id: &[u8]) -> Part {
+        Part(self.hash(id) ^ self.salt(kind))
     }
 
-    /// Combines parts, each in its role, so that a credential hashes every text once whatever the number of shapes.
-    pub(crate) fn locator(
-        &self,
-        kind: Kind,
-        id: PartHash,
-        tenant: Option<PartHash>,
-        issuer: Option<PartHash>,
-    ) -> Locator {
-        let salt = |index: usize| self.locator_salts.get(index).copied().unwrap_or(1);
-        let mut locator = fold(id.0, salt(kind as usize));
-        if let Some(PartHash(tenant)) = tenant {
-            locator ^= fold(tenant, salt(SALT_TENANT));
-        }
-        if let Some(PartHash(issuer)) = issuer {
-            locator ^= fold(issuer, salt(SALT_ISSUER));
-        }
-        Locator(locator)
+    /// What a tenant adds.
+    pub(crate) fn tenant_part(&self, tenant: &str) -> Part {
+        Part(fold(self.hash(tenant.as_bytes()), self.salt(SALT_TENANT)))
+    }
+
+    /// What an issuer adds.
+    pub(crate) fn issuer_part(&self, issuer: &str) -> Part {
+        Part(fold(self.hash(issuer.as_bytes()), self.salt(SALT_ISSUER)))
+    }
+
+    #[inline(always)]
+    fn hash(&self, text: &[u8]) -> u64 {
+        xxh3_64_with_secret(text, &self.locator_secret)
+    }
+
+    #[inline(always)]
+    fn salt(&self, role: usize) -> u64 {
+        self.locator_salts.get(role % ROLES).copied().unwrap_or(1)
     }
 
     pub(crate) fn locator_of(&self, subject: &Subject) -> Locator {
-        let text = |text: &Option<Box<str>>| text.as_ref().map(|text| self.hash_part(text.as_bytes()));
         let id = match &subject.id {
             Id::Name(name) => name.as_bytes(),
             Id::Opaque(hash) => hash.as_bytes(),
         };
-        self.locator(subject.kind, self.hash_part(id), text(&subject.tenant), text(&subject.issuer))
+        let mut part = self.id_part(subject.kind as usize, id);
+        if let Some(tenant) = &subject.tenant {
+            part = part.and(self.tenant_part(tenant));
+        }
+        if let Some(issuer) = &subject.issuer {
+            part = part.and(self.issuer_part(issuer));
+        }
+        part.locator()
     }
 
     pub(crate) fn digest_of(&self, subject: &Subject) -> Digest {
@@ -242,33 +267,56 @@ impl Keyring {
         self.digest(subject.kind, id, subject.tenant.as_deref(), subject.issuer.as_deref())
     }
 
-    /// The digest of a subject given in parts. Each part is length-prefixed, so that no two subjects share their bytes.
+    /// The digest of a subject given in parts.
     pub(crate) fn digest(&self, kind: Kind, id: IdRef<'_>, tenant: Option<&str>, issuer: Option<&str>) -> Digest {
-        let mut hasher = blake3::Hasher::new_keyed(&self.digest_key);
-        hasher.update(&[DIGEST_VERSION, kind as u8]);
-        for scope in [tenant, issuer] {
-            match scope {
-                None => _ = hasher.update(&[0]),
-                Some(text) => {
-                    hasher.update(&[1]);
-                    update_prefixed(&mut hasher, text.as_bytes());
+        // Nearly every subject is short, and gathered first: one call then hashes it, which a revoked credential waits for.
+        let mut gathered = [0; GATHERED_BYTES];
+        let mut room = gathered.as_mut_slice();
+        let mut fits = true;
+        for_each_part(kind, id, tenant, issuer, |part| {
+            match std::mem::take(&mut room).split_at_mut_checked(part.len()) {
+                Some((place, rest)) => {
+                    place.copy_from_slice(part);
+                    room = rest;
                 }
+                None => fits = false,
             }
-        }
-        match id {
-            IdRef::Name(name) => {
-                hasher.update(&[0]);
-                update_prefixed(&mut hasher, name.as_bytes());
+        });
+        let unused = room.len();
+        let hash = match gathered.get(..GATHERED_BYTES - unused) {
+            Some(bytes) if fits => blake3::keyed_hash(&self.digest_key, bytes),
+            _ => {
+                let mut hasher = blake3::Hasher::new_keyed(&self.digest_key);
+                for_each_part(kind, id, tenant, issuer, |part| _ = hasher.update(part));
+                hasher.finalize()
             }
-            IdRef::Opaque(hash) => {
-                hasher.update(&[1]);
-                update_prefixed(&mut hasher, hash);
-            }
-        }
+        };
         let mut digest = [0; 16];
-        hasher.finalize_xof().fill(&mut digest);
+        digest.copy_from_slice(hash.as_slice().get(..16).unwrap_or_default());
         Digest(digest)
     }
+}
+
+/// Subjects up to this length in bytes are gathered before they are hashed.
+const GATHERED_BYTES: usize = 192;
+
+/// What is digested. Each part is length-prefixed, so that no two subjects share their bytes.
+#[inline]
+fn for_each_part(kind: Kind, id: IdRef<'_>, tenant: Option<&str>, issuer: Option<&str>, mut add: impl FnMut(&[u8])) {
+    add(&[DIGEST_VERSION, kind as u8]);
+    for scope in [tenant, issuer] {
+        match scope {
+            None => add(&[0]),
+            Some(text) => {
+                add(&[1]);
+                add(&(text.len() as u64).to_le_bytes());
+                add(text.as_bytes());
+            }
+        }
+    }
+    add(&[matches!(id, IdRef::Opaque(_)).into()]);
+    add(&(id.as_bytes().len() as u64).to_le_bytes());
+    add(id.as_bytes());
 }
 
 /// A borrowed id.
@@ -285,11 +333,6 @@ impl<'a> IdRef<'a> {
             Self::Opaque(hash) => hash,
         }
     }
-}
-
-fn update_prefixed(hasher: &mut blake3::Hasher, part: &[u8]) {
-    hasher.update(&(part.len() as u64).to_le_bytes());
-    hasher.update(part);
 }
 
 /// The 128-bit product of two words, folded: one multiplication spreads every input bit over the result.
@@ -348,7 +391,21 @@ mod tests {
         let subject = Subject::user("alice").in_tenant("acme").at_issuer("https://id.example");
         assert_eq!(ring.id().to_string(), "a547ec765dc8ba1fe72a604a0e73ec14");
         assert_eq!(ring.digest_of(&subject).to_string(), "b26a1dc06e1883dc62c975265894c508");
-        assert_eq!(format!("{:016x}", ring.locator_of(&subject).as_u64()), "1269b7a222b4b3dc");
+        assert_eq!(format!("{:016x}", ring.locator_of(&subject).as_u64()), "bd241d45a21711cf");
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_gathered_is_digested_alike() {
+        let ring = ring(3);
+        // 1 + 1 + 1 + 1 + 1 + 8 bytes come before the id.
+        for len in [1, 36, GATHERED_BYTES - 14, GATHERED_BYTES - 13, GATHERED_BYTES - 12, 1024] {
+            let id = "x".repeat(len);
+            let mut hasher = blake3::Hasher::new_keyed(&ring.digest_key);
+            for_each_part(Kind::Token, IdRef::Name(&id), None, None, |part| _ = hasher.update(part));
+            let expected = hasher.finalize();
+            let digest = ring.digest(Kind::Token, IdRef::Name(&id), None, None);
+            assert_eq!(digest.as_bytes(), &expected.as_bytes()[..16], "{len}");
+        }
     }
 
     #[test]

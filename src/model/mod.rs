@@ -10,6 +10,7 @@ mod identity;
 mod policy;
 mod provenance;
 mod revocation;
+mod row;
 mod subject;
 mod time;
 mod verdict;
@@ -24,7 +25,9 @@ pub use subject::{ID_BYTES_MAX, InvalidSubject, Kind, LocalSubject, Shape, Subje
 pub use time::{NumericDate, Timestamp};
 pub use verdict::{Cause, Denial, Effect, Verdict};
 
-pub(crate) use identity::{IdRef, Keyring, Locator, PartHash};
+pub(crate) use identity::{IdRef, Keyring, Locator, Part};
 pub(crate) use policy::Policy;
 pub(crate) use provenance::Provenance;
 pub(crate) use revocation::EpochKind;
+pub(crate) use row::{Row, Rows};
+pub(crate) use time::Retention;

@@ -64,9 +64,9 @@ impl Policy {
     }
 
     /// The first required claim that a credential lacks. The tenant may come from the handle of a tenant.
-    pub(crate) fn missing_claim(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Claim> {
+    pub(crate) fn missing_claim(&self, credential: &Credential<'_>, has_tenant: bool) -> Option<Claim> {
         let mut brought = credential.claims();
-        if tenant.is_some() {
+        if has_tenant {
             brought.insert(Claim::Tenant);
         }
         self.required.without(brought).first()

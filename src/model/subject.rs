@@ -111,6 +111,23 @@ impl Shape {
     pub(crate) const fn index(self) -> usize {
         self.kind as usize * 4 + self.in_tenant as usize + self.at_issuer as usize * 2
     }
+
+    /// The indices of all shapes that name a tenant or an issuer.
+    pub(crate) const SCOPED: u64 = 0xe_eeee_eeee;
+
+    /// The indices of all shapes that name neither, of the kinds of which a credential names one at most, by a text.
+    pub(crate) const PLAIN: u64 = 0x1011_1111;
+
+    /// The shape with an index.
+    pub(crate) fn from_index(index: usize) -> Option<Self> {
+        Kind::ALL.get(index / 4).map(|kind| Self::of(*kind, index & 0b11))
+    }
+
+    /// The shape of a kind in one of the four scopes: none, tenant, issuer, both.
+    #[inline]
+    pub(crate) const fn of(kind: Kind, scope: usize) -> Self {
+        Self { kind, in_tenant: scope & 1 != 0, at_issuer: scope & 2 != 0 }
+    }
 }
 
 impl fmt::Display for Shape {

@@ -80,6 +80,40 @@ const fn saturating_nanos(duration: Duration) -> u64 {
     if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }
 }
 
+/// When an entry may be forgotten: a whole second, rounded up, or never. Four bytes, for tables of millions.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Retention(u32);
+
+impl Retention {
+    /// Never. It also stands for every time from February 2106 on.
+    pub(crate) const FOR_GOOD: Self = Self(u32::MAX);
+
+    pub(crate) const fn from_secs(secs: u32) -> Self {
+        Self(secs)
+    }
+
+    pub(crate) const fn as_secs(self) -> u32 {
+        self.0
+    }
+
+    /// Until a time, rounded up to a whole second.
+    pub(crate) fn until(time: Timestamp) -> Self {
+        u32::try_from(time.0.div_ceil(NANOS_PER_SEC)).map_or(Self::FOR_GOOD, Self)
+    }
+
+    /// When it ends.
+    pub(crate) fn end(self) -> Timestamp {
+        if self == Self::FOR_GOOD { Timestamp::MAX } else { Timestamp::from_secs(self.0.into()) }
+    }
+}
+
+impl fmt::Debug for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.end().fmt(f)
+    }
+}
+
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         time.duration_since(UNIX_EPOCH).map_or(Self::MIN, |since| Self(saturating_nanos(since)))
@@ -207,6 +241,18 @@ mod tests {
         }
         assert_eq!(NumericDate::from(-1_i64), malformed);
         assert_eq!(NumericDate::from(u64::MAX), malformed);
+    }
+
+    #[test]
+    fn retention_is_never_shorter_than_asked_for() {
+        for (nanos, secs) in [(0, 0), (1, 1), (999_999_999, 1), (1_000_000_000, 1), (1_000_000_001, 2)] {
+            assert_eq!(Retention::until(Timestamp(nanos)), Retention(secs));
+        }
+        let last = Timestamp::from_secs(u64::from(u32::MAX) - 1);
+        assert_eq!(Retention::until(last).end(), last);
+        for beyond in [last.successor(), Timestamp::from_secs(1 << 33), Timestamp::MAX] {
+            assert_eq!(Retention::until(beyond).end(), Timestamp::MAX);
+        }
     }
 
     #[test]

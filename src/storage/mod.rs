@@ -78,7 +78,7 @@ pub trait Storage: Send + Sync + Debug {
 
 /// One open file of a [`Storage`].
 #[expect(clippy::len_without_is_empty, reason = "a length on disk; asking whether a file is empty has no use here")]
-pub trait StorageFile: Send + Debug {
+pub trait StorageFile: Send + Sync + Debug {
     /// The length in bytes.
     ///
     /// # Errors

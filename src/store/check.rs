@@ -1,89 +1,294 @@
 //! The check: which subjects a credential names, what is known of each, and which rules hold for all.
+//!
+//! First every subject that the credential names, and of whose shape anything was revoked, is asked of the filter: all
+//! hashes, all loads, one branch. What the filter does not know is not revoked, and then only the rules are left. Where
+//! it says "maybe", the subjects are looked up one by one.
 
 use std::cell::OnceCell;
 
-use crate::model::{Cause, Credential, Denial, Digest, IdRef, Kind, PartHash, Shape, Timestamp, Verdict};
+use crate::denylist::FilterView;
+use crate::model::{Cause, Credential, Denial, Digest, IdRef, Kind, Locator, Part, Shape, Timestamp, Verdict};
 
 use super::Shared;
 
+/// How many credentials are asked of the filter together, so that the loads of all of them are under way at once.
+const BATCH: usize = 32;
+/// How many subjects they may name between them; a batch of those that name more is checked one by one.
+const BATCH_PROBES: usize = 256;
+
+/// A credential, as it is presented: the handle of a tenant supplies that where the credential names none.
+#[derive(Clone, Copy)]
+pub(super) struct Presented<'a> {
+    credential: &'a Credential<'a>,
+    supplied: Option<&'a str>,
+}
+
+impl<'a> Presented<'a> {
+    #[inline]
+    pub(super) fn alone(credential: &'a Credential<'_>) -> Self {
+        Self { credential, supplied: None }
+    }
+
+    pub(super) fn within(credential: &'a Credential<'_>, tenant: &'a str) -> Self {
+        Self { credential, supplied: Some(tenant).filter(|_| credential.tenant_name().is_none()) }
+    }
+
+    fn tenant(self) -> Option<&'a str> {
+        self.supplied.or(self.credential.tenant_name())
+    }
+
+    fn issuer(self) -> Option<&'a str> {
+        self.credential.issuer.as_deref()
+    }
+
+    /// One bit per shape that it can match.
+    #[inline]
+    fn shapes(self) -> u64 {
+        if self.supplied.is_some() { self.credential.shapes_in_tenant() } else { self.credential.shapes() }
+    }
+
+    /// Whether what it names of these shapes can be taken the short way.
+    #[inline]
+    fn is_plain(self, shapes: u64) -> bool {
+        shapes & !Shape::PLAIN == 0 && self.supplied.is_none() && self.credential.is_plain()
+    }
+
+    /// The digest of a subject of one of these shapes.
+    fn digest(self, shared: &Shared, shape: Shape, id: IdRef<'_>) -> Digest {
+        let tenant = self.tenant().filter(|_| shape.in_tenant);
+        let issuer = self.issuer().filter(|_| shape.at_issuer);
+        shared.keyring.digest(shape.kind, id, tenant, issuer)
+    }
+
+    /// Whether its session, in the scope of a subject, is the one with a digest. The session's own digest is computed
+    /// when it is first asked for: by the rare epoch that spares sessions, and binds the credential otherwise.
+    fn session_matches(self, shared: &'a Shared, subject: Shape) -> impl Fn(&Digest) -> bool {
+        let in_tenant = subject.in_tenant || subject.kind == Kind::Tenant;
+        let session = Shape { kind: Kind::Session, in_tenant, at_issuer: subject.at_issuer };
+        let digest = OnceCell::new();
+        move |wanted| {
+            let id = self.credential.id_of(Kind::Session);
+            digest.get_or_init(|| Some(self.digest(shared, session, id?))).as_ref() == Some(wanted)
+        }
+    }
+}
+
+/// A subject that a credential names.
+struct Probe<'a> {
+    shape: Shape,
+    id: IdRef<'a>,
+    locator: Locator,
+}
+
 impl Shared {
-    /// The verdict on a credential. `tenant` is the credential's, or the one that a tenant's handle supplies.
-    pub(super) fn check(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Verdict {
+    /// The verdict on a credential.
+    #[inline]
+    pub(super) fn check(&self, presented: Presented<'_>) -> Verdict {
+        let may_be_held = self.may_hold(presented);
+        // Most credentials are let in here. What is left costs more in any case.
+        if !may_be_held && self.is_clear_at_any_time(presented) {
+            return Verdict::Clear;
+        }
+        self.judge(presented, may_be_held, || self.clock.coarse_wall())
+    }
+
+    /// The verdicts on many credentials.
+    pub(super) fn check_many(&self, credentials: &[Credential<'_>], verdicts: &mut Vec<Verdict>) {
+        let now = OnceCell::new();
+        let now = || *now.get_or_init(|| self.clock.coarse_wall());
+        for batch in credentials.chunks(BATCH) {
+            let held = self.may_hold_each(batch);
+            for (index, credential) in batch.iter().enumerate() {
+                let presented = Presented::alone(credential);
+                let may_be_held = held >> index & 1 != 0;
+                let is_clear = !may_be_held && self.is_clear_at_any_time(presented);
+                verdicts.push(if is_clear { Verdict::Clear } else { self.judge(presented, may_be_held, now) });
+            }
+        }
+    }
+
+    /// Whether there may be an entry of any subject that the credential names. `false` is certain.
+    #[inline]
+    fn may_hold(&self, presented: Presented<'_>) -> bool {
+        let shapes = self.shapes_in_use(presented);
+        if shapes == 0 {
+            return false;
+        }
+        let filter = self.denylist.filter();
+        let mut found = false;
+        if presented.is_plain(shapes) {
+            self.probe_plain(presented.credential, shapes, |locator| found |= filter.may_contain(locator));
+        } else {
+            found = self.may_hold_any(presented, shapes, filter);
+        }
+        found || !filter.is_current()
+    }
+
+    /// The same for shapes of all sorts.
+    #[inline(never)]
+    fn may_hold_any(&self, presented: Presented<'_>, shapes: u64, filter: FilterView<'_>) -> bool {
+        let mut found = false;
+        self.probe(presented, shapes, |probe| {
+            found |= filter.may_contain(probe.locator);
+            None::<()>
+        });
+        found
+    }
+
+    /// The same of each credential of a batch, one bit for each.
+    fn may_hold_each(&self, batch: &[Credential<'_>]) -> u32 {
+        let filter = self.denylist.filter();
+        let mut probes = [(Locator::from_u64(0), 0_u32); BATCH_PROBES];
+        let mut room = probes.iter_mut();
+        for (index, credential) in batch.iter().enumerate() {
+            let presented = Presented::alone(credential);
+            let shapes = self.shapes_in_use(presented);
+            let mut overflow = false;
+            let mut ask = |locator| match room.next() {
+                Some(place) => *place = (locator, 1 << index),
+                None => overflow = true,
+            };
+            if presented.is_plain(shapes) {
+                self.probe_plain(credential, shapes, ask);
+            } else {
+                self.probe(presented, shapes, |probe| {
+                    ask(probe.locator);
+                    None::<()>
+                });
+            }
+            if overflow {
+                return u32::MAX;
+            }
+        }
+        let unused = room.len();
+        let mut held = 0;
+        // Nothing here waits for a load before the next is under way.
+        for (locator, credential) in probes.get(..BATCH_PROBES - unused).unwrap_or_default() {
+            held |= if filter.may_contain(*locator) { *credential } else { 0 };
+        }
+        if filter.is_current() { held } else { u32::MAX }
+    }
+
+    /// Whether a credential that no entry denies is clear by every rule, without a look at the clock.
+    #[inline]
+    fn is_clear_at_any_time(&self, presented: Presented<'_>) -> bool {
+        let is_undated = !presented.credential.is_dated() && !self.policy.limits_age();
+        is_undated && !self.is_doubtful(presented)
+    }
+
+    /// Whether "nothing denies it" may not be enough to let it in.
+    #[inline]
+    fn is_doubtful(&self, presented: Presented<'_>) -> bool {
+        self.is_closed() || !presented.credential.is_whole(self.policy.required)
+    }
+
+    /// What entries and rules say of a credential.
+    #[inline(never)]
+    fn judge(&self, presented: Presented<'_>, may_be_held: bool, now: impl FnOnce() -> Timestamp) -> Verdict {
         // What we hold binds, whatever else is wrong with the credential or with us.
-        if let Some(denial) = self.denial(credential, tenant) {
+        if may_be_held && let Some(denial) = self.denial(presented) {
             return Verdict::Revoked(denial);
         }
         // The time matters to what is dated, and to everything where age is limited.
-        if credential.is_dated() || self.policy.limits_age() {
-            let now = self.clock.coarse_wall();
+        if presented.credential.is_dated() || self.policy.limits_age() {
+            let now = now();
             if now.saturating_add(self.policy.skew) < self.high_water() {
                 return Verdict::Unknown(Cause::Clock);
             }
-            if let Some(denial) = self.policy.denies(credential, tenant, now) {
+            if let Some(denial) = self.policy.denies(presented.credential, presented.tenant(), now) {
                 return Verdict::Revoked(denial);
             }
         }
-        match self.doubt(credential, tenant) {
+        match self.is_doubtful(presented).then(|| self.doubt(presented)).flatten() {
             Some(cause) => Verdict::Unknown(cause),
             None => Verdict::Clear,
         }
     }
 
     /// Why "nothing denies it" is not enough to let it in.
-    fn doubt(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Cause> {
+    #[inline(never)]
+    fn doubt(&self, presented: Presented<'_>) -> Option<Cause> {
         if self.is_closed() {
             return Some(Cause::Closed);
         }
-        let malformed = credential.malformed_claim().map(Cause::MalformedClaim);
-        malformed.or_else(|| self.policy.missing_claim(credential, tenant).map(Cause::MissingClaim))
+        let malformed = presented.credential.malformed_claim().map(Cause::MalformedClaim);
+        let missing = || self.policy.missing_claim(presented.credential, presented.supplied.is_some());
+        malformed.or_else(|| missing().map(Cause::MissingClaim))
     }
 
     /// The first entry that denies the credential, from the narrowest subject to the widest.
-    fn denial(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Denial> {
-        self.find(credential, tenant, |named, shape, digest| {
-            self.denylist.judge(shape, digest, credential, named.session_matches(shape))
+    #[inline(never)]
+    fn denial(&self, presented: Presented<'_>) -> Option<Denial> {
+        self.find(presented, |probe| {
+            let digest = || presented.digest(self, probe.shape, probe.id);
+            let session_matches = presented.session_matches(self, probe.shape);
+            self.denylist.judge(probe.shape, probe.locator, digest, presented.credential, session_matches)
         })
     }
 
     /// The latest epoch that binds the credential.
-    pub(super) fn latest_epoch(&self, credential: &Credential<'_>, tenant: Option<&str>) -> Option<Timestamp> {
+    pub(super) fn latest_epoch(&self, presented: Presented<'_>) -> Option<Timestamp> {
         let mut latest = None;
-        self.find(credential, tenant, |named, shape, digest| {
-            latest = latest.max(self.denylist.binding_epoch(digest, named.session_matches(shape)));
+        self.find(presented, |probe| {
+            let digest = presented.digest(self, probe.shape, probe.id);
+            let session_matches = presented.session_matches(self, probe.shape);
+            latest = latest.max(self.denylist.binding_epoch(&digest, session_matches));
             None::<()>
         });
         latest
     }
 
     /// Gives each subject that the credential names and that may have an entry to `visit`, until that finds something.
-    fn find<T>(
-        &self,
-        credential: &Credential<'_>,
-        tenant: Option<&str>,
-        mut visit: impl FnMut(&Named<'_>, Shape, &Digest) -> Option<T>,
-    ) -> Option<T> {
-        let mut shapes = self.denylist.shapes() & credential.shapes(tenant.is_some());
-        if shapes == 0 {
-            return None;
+    fn find<'a, T>(&self, presented: Presented<'a>, mut visit: impl FnMut(Probe<'a>) -> Option<T>) -> Option<T> {
+        let filter = self.denylist.filter();
+        self.probe(presented, self.shapes_in_use(presented), |probe| {
+            let is_absent = !filter.may_contain(probe.locator) && filter.is_current();
+            if is_absent { None } else { visit(probe) }
+        })
+    }
+
+    /// The shapes of the subjects that the credential names, as far as anything of them was revoked.
+    #[inline]
+    fn shapes_in_use(&self, presented: Presented<'_>) -> u64 {
+        self.denylist.shapes() & presented.shapes()
+    }
+
+    /// The locators of the subjects of these shapes, which are all plain.
+    #[inline]
+    fn probe_plain(&self, credential: &Credential<'_>, mut shapes: u64, mut visit: impl FnMut(Locator)) {
+        while shapes != 0 {
+            let kind = shapes.trailing_zeros() as usize / 4;
+            shapes &= shapes - 1;
+            let id = credential.text_of(kind).unwrap_or_default();
+            visit(self.keyring.id_part(kind, id.as_bytes()).locator());
         }
-        let issuer = credential.issuer.as_deref();
-        let part = |text: &str| self.keyring.hash_part(text.as_bytes());
-        let named = Named {
-            shared: self,
-            credential,
-            tenant: tenant.map(|tenant| (tenant, part(tenant))),
-            issuer: issuer.map(|issuer| (issuer, part(issuer))),
-        };
+    }
+
+    /// Gives each subject of these shapes that the credential names to `visit`, from the narrowest kind to the widest,
+    /// until that finds something.
+    fn probe<'a, T>(
+        &self,
+        presented: Presented<'a>,
+        mut shapes: u64,
+        mut visit: impl FnMut(Probe<'a>) -> Option<T>,
+    ) -> Option<T> {
+        let scopes = if shapes & Shape::SCOPED == 0 { [Part::default(); 4] } else { self.scopes(presented) };
         while shapes != 0 {
             let kind = Kind::ALL.get(shapes.trailing_zeros() as usize / 4).copied()?;
-            let scopes = shapes >> (kind as u32 * 4) & 0b1111;
+            let shapes_of_kind = shapes & kind.shapes();
             shapes &= !kind.shapes();
-            let mut visit = |id| named.find(kind, id, scopes, &mut visit);
+            let mut visit_id = |id: IdRef<'a>| {
+                let part = self.keyring.id_part(kind as usize, id.as_bytes());
+                let mut scopes =
+                    (0..).zip(scopes).filter(|(scope, _)| shapes_of_kind >> (kind as usize * 4 + scope) & 1 != 0);
+                scopes.find_map(|(scope, scope_part)| {
+                    visit(Probe { shape: Shape::of(kind, scope), id, locator: part.and(scope_part).locator() })
+                })
+            };
             let found = match kind {
-                Kind::Group => credential.groups.iter().find_map(|group| visit(IdRef::Name(group))),
-                // The handle of a tenant supplies it also where the credential does not name it.
-                Kind::Tenant => tenant.and_then(|tenant| visit(IdRef::Name(tenant))),
-                kind => credential.id_of(kind).and_then(visit),
+                Kind::Group => presented.credential.groups.iter().find_map(|group| visit_id(IdRef::Name(group))),
+                Kind::Tenant => presented.tenant().and_then(|tenant| visit_id(IdRef::Name(tenant))),
+                kind => presented.credential.id_of(kind).and_then(visit_id),
             };
             if found.is_some() {
                 return found;
@@ -91,66 +296,11 @@ impl Shared {
         }
         None
     }
-}
 
-/// A credential on its way through the denylist, with what has been hashed of it.
-struct Named<'a> {
-    shared: &'a Shared,
-    credential: &'a Credential<'a>,
-    tenant: Option<(&'a str, PartHash)>,
-    issuer: Option<(&'a str, PartHash)>,
-}
-
-impl Named<'_> {
-    /// Visits one id in each scope that is in use: alone, in the tenant, at the issuer, both.
-    fn find<T>(
-        &self,
-        kind: Kind,
-        id: IdRef<'_>,
-        scopes: u64,
-        visit: &mut impl FnMut(&Self, Shape, &Digest) -> Option<T>,
-    ) -> Option<T> {
-        let part = self.shared.keyring.hash_part(id.as_bytes());
-        (0..4).filter(|scope| scopes >> scope & 1 != 0).find_map(|scope| {
-            let shape = shape(kind, scope);
-            let (tenant, issuer) = self.scope(shape)?;
-            let parts = (tenant.map(|(_, part)| part), issuer.map(|(_, part)| part));
-            let locator = self.shared.keyring.locator(kind, part, parts.0, parts.1);
-            if !self.shared.denylist.may_contain(locator) {
-                return None;
-            }
-            visit(self, shape, &self.digest(shape, id)?)
-        })
+    /// What each of the four scopes adds to a locator: none, the tenant, the issuer, both.
+    fn scopes(&self, presented: Presented<'_>) -> [Part; 4] {
+        let tenant = presented.tenant().map_or_else(Part::default, |tenant| self.keyring.tenant_part(tenant));
+        let issuer = presented.issuer().map_or_else(Part::default, |issuer| self.keyring.issuer_part(issuer));
+        [Part::default(), tenant, issuer, tenant.and(issuer)]
     }
-
-    /// The tenant and the issuer that a shape asks for; none if the credential does not name them.
-    #[inline]
-    #[expect(clippy::type_complexity, reason = "two optional parts, each with its hash")]
-    fn scope(&self, shape: Shape) -> Option<(Option<(&str, PartHash)>, Option<(&str, PartHash)>)> {
-        let tenant = if shape.in_tenant { Some(self.tenant?) } else { None };
-        let issuer = if shape.at_issuer { Some(self.issuer?) } else { None };
-        Some((tenant, issuer))
-    }
-
-    fn digest(&self, shape: Shape, id: IdRef<'_>) -> Option<Digest> {
-        let (tenant, issuer) = self.scope(shape)?;
-        Some(self.shared.keyring.digest(shape.kind, id, tenant.map(|(text, _)| text), issuer.map(|(text, _)| text)))
-    }
-
-    /// Whether the credential's session, in the scope of a subject, is the one with a digest. The session's own digest is
-    /// computed when it is first asked for: by the rare epoch that spares sessions, and binds the credential otherwise.
-    fn session_matches(&self, subject: Shape) -> impl Fn(&Digest) -> bool {
-        let in_tenant = subject.in_tenant || subject.kind == Kind::Tenant;
-        let session = Shape { kind: Kind::Session, in_tenant, at_issuer: subject.at_issuer };
-        let digest = OnceCell::new();
-        move |wanted| {
-            let own = digest.get_or_init(|| self.digest(session, self.credential.id_of(Kind::Session)?));
-            own.as_ref() == Some(wanted)
-        }
-    }
-}
-
-/// The shape of a kind in one of the four scopes.
-const fn shape(kind: Kind, scope: u8) -> Shape {
-    Shape { kind, in_tenant: scope & 1 != 0, at_issuer: scope & 2 != 0 }
 }

@@ -21,7 +21,7 @@ pub struct Explanation {
     pub digest: Digest,
     /// What was decided, and what has become of it.
     pub facts: Vec<Fact>,
-    /// When it may be forgotten; none for a wide subject.
+    /// When it may be forgotten, in whole seconds, rounded up; none for a wide subject.
     pub until: Option<Timestamp>,
 }
 
@@ -63,7 +63,7 @@ impl Explanation {
                 if entry.at > Timestamp::MIN {
                     add(Effect::Revoked, entry.at, &entry.cause, 0, !entry.denies());
                 }
-                Some(entry.until)
+                Some(entry.until.end())
             }
             Entry::Wide(entry) => {
                 if let Some((at, cause)) = &entry.disabled {
@@ -97,15 +97,13 @@ impl Store {
     /// When the subject cannot be named.
     pub fn explain(&self, subject: &Subject) -> Result<Option<Explanation>, InvalidSubject> {
         subject.validate()?;
-        let digest = self.shared.keyring.digest_of(subject);
-        Ok(self.shared.denylist.item(subject.shape(), &digest).map(Explanation::of))
+        let (digest, locator) = (self.shared.keyring.digest_of(subject), self.shared.keyring.locator_of(subject));
+        Ok(self.shared.denylist.item(subject.shape(), locator, digest).map(Explanation::of))
     }
 
     /// Every wide subject that has an entry, in no particular order. Names are there if the options retain them.
     #[must_use]
     pub fn list(&self) -> Vec<Explanation> {
-        let digests = self.shared.denylist.wide_digests();
-        let items = digests.iter().filter_map(|(shape, digest)| self.shared.denylist.item(*shape, digest));
-        items.map(Explanation::of).collect()
+        self.shared.denylist.wide_items().map(Explanation::of).collect()
     }
 }

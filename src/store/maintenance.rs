@@ -76,7 +76,7 @@ impl Engine {
         let gone = counters.forgotten_since_rebuild.load(Ordering::Relaxed);
         let unfit = self.shared.denylist.filter_is_unfit(gone);
         if unfit {
-            self.shared.denylist.rebuild_filter();
+            self.shared.denylist.rebuild_filter(1);
             counters.forgotten_since_rebuild.fetch_sub(gone, Ordering::Relaxed);
             counters.filter_rebuilds.fetch_add(1, Ordering::Relaxed);
         }
@@ -161,12 +161,14 @@ impl Snapshotter {
             .map_err(SnapshotWriteError::File)?;
         writer.add(&Record::Limits(shared.limits.clone()))?;
         let mut entries = 0;
-        // The digests first, so that nothing is written to disk under a lock that a check might wait for.
-        for (shape, digest) in shared.denylist.digests() {
-            if let Some(item) = shared.denylist.item(shape, &digest) {
-                writer.add(&Record::Entry(item))?;
-                entries += 1;
-            }
+        // Nothing is written to disk under a lock that a check might wait for.
+        for rows in shared.denylist.rows() {
+            entries += rows.rows.len() as u64;
+            writer.add_rows(&rows)?;
+        }
+        for item in shared.denylist.others() {
+            writer.add(&Record::Entry(item))?;
+            entries += 1;
         }
         // What the walk saw of a batch is in the snapshot; all of that batch must be in the log before it counts.
         engine.sync_point()?;

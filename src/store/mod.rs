@@ -42,6 +42,7 @@ pub use stats::Stats;
 pub use tenant::TenantStore;
 
 use auditing::AuditQueue;
+use check::Presented;
 use committer::Message;
 use maintenance::{Maintainer, Snapshotter};
 use write::Command;
@@ -180,13 +181,14 @@ impl Store {
     ///
     /// It takes no I/O, allocates nothing and makes no system call that blocks. Only [`Verdict::Clear`] lets in.
     pub fn check(&self, credential: &Credential<'_>) -> Verdict {
-        self.shared.check(credential, credential.tenant.as_deref())
+        self.shared.check(Presented::alone(credential))
     }
 
     /// The verdicts on many credentials, in their order. What `verdicts` held before is gone.
     pub fn check_many(&self, credentials: &[Credential<'_>], verdicts: &mut Vec<Verdict>) {
         verdicts.clear();
-        verdicts.extend(credentials.iter().map(|credential| self.check(credential)));
+        verdicts.reserve(credentials.len());
+        self.shared.check_many(credentials, verdicts);
     }
 
     /// Revokes a subject, and waits until that is acknowledged. When this returns, every later check denies.
@@ -273,7 +275,7 @@ impl Store {
     #[must_use]
     pub fn admissible_from(&self, credential: &Credential<'_>) -> Timestamp {
         let this_second = Timestamp::from_secs(self.shared.clock.wall().as_secs());
-        let epoch = self.shared.latest_epoch(credential, credential.tenant.as_deref());
+        let epoch = self.shared.latest_epoch(Presented::alone(credential));
         epoch.map_or(this_second, |epoch| this_second.max(epoch.next_whole_second()))
     }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::clock::{BorneOutTime, Reading};
 use crate::codec::{self, Limits, Record};
 use crate::denylist::Denylist;
-use crate::journal::{AppendError, FileError, Journal, KeySource, RecoveryError, RecoveryReport, recover};
+use crate::journal::{AppendError, FileError, Journal, KeySource, Loaded, RecoveryError, RecoveryReport, recover};
 use crate::model::{Digest, Entry, Item, Key, Keyring, Kind, Locator, Policy, Shape, Subject, Timestamp, WideEntry};
 use crate::storage::Storage;
 
@@ -18,6 +18,8 @@ use super::maintenance::{Maintainer, Snapshotter};
 use super::receipt::committer_panicked;
 use super::{Acknowledgement, CloseError, Counters, Durability, Engine, OpenError, Options, Shared, Store, auditing};
 
+/// Up to so many entries, one thread fills the filter.
+const ALONE: usize = 1 << 18;
 /// How many tenants can have a maximum credential age of their own: all of them are one record of the log.
 const TENANT_AGES_MAX: usize = 4096;
 
@@ -89,16 +91,18 @@ impl Engine {
 
     fn open(options: &Options, storage: Arc<dyn Storage>) -> Result<(Self, Journal), OpenError> {
         let denylist = Denylist::new();
-        let mut recorded = None;
+        let recorded = Mutex::new(None);
         let key = options.key.clone().map_or(KeySource::Stored, KeySource::Given);
         let now = Reading::now(&*options.clock);
-        let recovered = recover(Arc::clone(&storage), key, options.segment_bytes, now, &mut |record| match record {
-            Record::Entry(item) => denylist.join(item),
-            Record::Limits(limits) => recorded = Some(limits),
+        let recovered = recover(Arc::clone(&storage), key, options.segment_bytes, now, &|loaded| match loaded {
+            Loaded::Rows(rows) => denylist.load(rows),
+            Loaded::Record(Record::Entry(item)) => denylist.join(item),
+            Loaded::Record(Record::Limits(limits)) => *recorded.lock() = Some(limits),
         })?;
-        denylist.rebuild_filter();
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        denylist.rebuild_filter(if denylist.len() < ALONE { 1 } else { threads });
         // What is not recorded is the default.
-        let recorded = recorded.unwrap_or_else(|| limits(&Options::default().policy, &recovered.keyring));
+        let recorded = recorded.into_inner().unwrap_or_else(|| limits(&Options::default().policy, &recovered.keyring));
         let snapshotter = Snapshotter::new(storage, recovered.identity);
         let mut shared = Shared::new(options, recovered.keyring, denylist, recovered.report, recovered.last_reading);
         shared.counters.log_bytes.store(recovered.log_bytes, Ordering::Relaxed);

@@ -18,6 +18,8 @@ pub struct Stats {
     pub entries_by_kind: [(Kind, usize); 9],
     /// How many may have one.
     pub capacity: usize,
+    /// Memory of the table of tokens, sessions and families, in bytes.
+    pub table_bytes: usize,
     /// Memory of the filter, in bytes.
     pub filter_bytes: usize,
     /// How often the filter was rebuilt.
@@ -55,6 +57,7 @@ impl Store {
             entries: shared.denylist.len(),
             entries_by_kind: Kind::ALL.map(|kind| (kind, shared.denylist.count_of(kind))),
             capacity: shared.capacity,
+            table_bytes: shared.denylist.table_bytes(),
             filter_bytes: shared.denylist.filter_bytes(),
             filter_rebuilds: load(&counters.filter_rebuilds),
             forgotten: load(&counters.forgotten),

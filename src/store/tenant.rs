@@ -2,6 +2,7 @@
 
 use crate::model::{Cause, Change, Credential, InvalidSubject, LocalSubject, Revocation, Verdict};
 
+use super::check::Presented;
 use super::write::Command;
 use super::{Explanation, Pending, Receipt, Store, WriteError};
 
@@ -27,9 +28,9 @@ impl TenantStore {
     /// The verdict on a credential of this tenant; one that names no tenant counts as of this one, one that names
     /// another gets [`Cause::ForeignTenant`].
     pub fn check(&self, credential: &Credential<'_>) -> Verdict {
-        match credential.tenant.as_deref() {
+        match credential.tenant_name() {
             Some(tenant) if tenant != &*self.tenant => Verdict::Unknown(Cause::ForeignTenant),
-            _ => self.store.shared.check(credential, Some(&self.tenant)),
+            _ => self.store.shared.check(Presented::within(credential, &self.tenant)),
         }
     }
 

@@ -7,8 +7,8 @@ use crate::audit::{Action, AuditRecord, Outcome, Target};
 use crate::codec::{self, Record};
 use crate::journal::PAYLOAD_BYTES_MAX;
 use crate::model::{
-    Change, Digest, Entry, EntryCause, EpochKind, Epochs, InvalidRevocation, Item, Mark, NarrowEntry, Provenance,
-    Revocation, Subject, Timestamp, WideEntry,
+    Change, Digest, Entry, EntryCause, EpochKind, Epochs, InvalidRevocation, Item, Locator, Mark, NarrowEntry,
+    Provenance, Retention, Revocation, Subject, Timestamp, WideEntry,
 };
 
 use super::committer::{Commit, Message, outcome};
@@ -32,6 +32,7 @@ pub(super) enum Command {
 struct Prepared {
     command: Command,
     digest: Digest,
+    locator: Locator,
     spared: Vec<Digest>,
 }
 
@@ -97,7 +98,7 @@ impl Engine {
             return Err(WriteError::Closed);
         }
         for prepared in &commands {
-            let known = shared.denylist.item(prepared.command.subject().shape(), &prepared.digest);
+            let known = shared.denylist.item(prepared.command.subject().shape(), prepared.locator, prepared.digest);
             let effect = shared.effect(prepared, known.as_ref().map(|item| &item.entry), now);
             if audit.is_some() {
                 audits.push(shared.audit_record(prepared, effect.as_ref(), now));
@@ -181,7 +182,8 @@ impl Shared {
             spared = revocation.spared().map(|session| self.keyring.digest_of(&session)).collect();
         }
         let digest = self.keyring.digest_of(command.subject());
-        Ok(Prepared { command, digest, spared })
+        let locator = self.keyring.locator_of(command.subject());
+        Ok(Prepared { command, digest, locator, spared })
     }
 
     /// What a command comes to, given what is known of its subject; none if it changes nothing.
@@ -211,7 +213,8 @@ impl Shared {
         let this_moment = now.max(self.high_water().min(now.saturating_add(self.policy.skew)));
         let entry = match &prepared.command {
             Command::Revoke(revocation) if subject.kind().is_narrow() => {
-                Entry::Narrow(NarrowEntry::denied(at, cause, revocation.until.time().unwrap_or(Timestamp::MAX)))
+                let until = revocation.until.time().map_or(Retention::FOR_GOOD, Retention::until);
+                Entry::Narrow(NarrowEntry::denied(at, cause, until))
             }
             Command::Revoke(revocation) => {
                 let epoch = revocation.epoch.time().unwrap_or(this_moment);
@@ -256,9 +259,15 @@ impl Shared {
             _ => subject.tenant_name().map(|tenant| self.keyring.digest_of(&Subject::tenant(tenant))),
         };
         let label = if self.retain_labels { subject.label().map(Into::into) } else { None };
-        let locator = self.keyring.locator_of(subject);
         Some(Effect {
-            item: Item { digest: prepared.digest, locator, shape: subject.shape(), entry, scope, label },
+            item: Item {
+                digest: prepared.digest,
+                locator: prepared.locator,
+                shape: subject.shape(),
+                entry,
+                scope,
+                label,
+            },
             undoes,
         })
     }
@@ -291,7 +300,7 @@ impl Shared {
             None => record.outcome = Outcome::Unchanged,
             Some(Entry::Narrow(entry)) if action == Action::Revoke => {
                 record.effect = Some("denied".to_owned());
-                record.until = (entry.until != Timestamp::MAX).then(|| entry.until.to_string());
+                record.until = (entry.until != Retention::FOR_GOOD).then(|| entry.until.end().to_string());
             }
             Some(Entry::Wide(entry)) => {
                 let reauthenticate = entry.reauthenticate.iter().next();

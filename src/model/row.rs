@@ -1,0 +1,112 @@
+//! Narrow entries by the million: fixed rows of 42 bytes, for tables and snapshots.
+
+use std::sync::Arc;
+
+use super::entry::{Cause, NarrowEntry};
+use super::identity::{Digest, Locator};
+use super::provenance::Reason;
+use super::subject::Shape;
+use super::time::{Retention, Timestamp};
+use super::verdict::{Denial, Effect};
+
+/// One token, session or family that was revoked and never lifted. Packed, because there are millions of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C, packed(2))]
+pub(crate) struct Row {
+    pub(crate) locator: Locator,
+    pub(crate) digest: Digest,
+    pub(crate) at: Timestamp,
+    pub(crate) until: Retention,
+    /// The number of the actor in the list that goes with the row; [`Row::NO_ACTOR`] without one.
+    pub(crate) actor: u32,
+    pub(crate) reason: u8,
+    /// One more than the index of its shape; 0 where there is no row.
+    shape: u8,
+}
+
+impl Row {
+    pub(crate) const NO_ACTOR: u32 = u32::MAX;
+
+    /// No row.
+    pub(crate) const VACANT: Self = Self {
+        locator: Locator::from_u64(0),
+        digest: Digest::from_bytes([0; 16]),
+        at: Timestamp::MIN,
+        until: Retention::FOR_GOOD,
+        actor: Self::NO_ACTOR,
+        reason: 0,
+        shape: 0,
+    };
+
+    pub(crate) const fn is_vacant(&self) -> bool {
+        self.shape == 0
+    }
+
+    /// The row of an entry; none if the entry has more to say than a row holds.
+    pub(crate) fn of(digest: Digest, locator: Locator, shape: Shape, entry: &NarrowEntry, actor: u32) -> Option<Self> {
+        if entry.lifted > Timestamp::MIN || entry.at == Timestamp::MIN || !shape.kind.is_narrow() {
+            return None;
+        }
+        let shape = u8::try_from(shape.index() + 1).ok()?;
+        Some(Self {
+            locator,
+            digest,
+            at: entry.at,
+            until: entry.until,
+            actor,
+            reason: entry.cause.reason.into(),
+            shape,
+        })
+    }
+
+    /// Puts a row together from what was read; none if no entry is spelled so.
+    pub(crate) fn from_parts(
+        locator: Locator,
+        digest: Digest,
+        at: Timestamp,
+        until: Retention,
+        actor: u32,
+        reason: u8,
+        shape: u8,
+    ) -> Option<Self> {
+        let row = Self { locator, digest, at, until, actor, reason, shape };
+        let is_narrow = row.shape().is_some_and(|shape| shape.kind.is_narrow());
+        (is_narrow && at > Timestamp::MIN).then_some(row)
+    }
+
+    pub(crate) const fn shape_code(&self) -> u8 {
+        self.shape
+    }
+
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        Shape::from_index(usize::from(self.shape).checked_sub(1)?)
+    }
+
+    /// The entry, given its actor.
+    pub(crate) fn entry(&self, actor: Option<Arc<str>>) -> NarrowEntry {
+        NarrowEntry::denied(self.at, Cause { reason: self.reason.into(), actor }, self.until)
+    }
+
+    /// The denial of whatever names this subject.
+    pub(crate) fn denial(&self) -> Denial {
+        let reason = Reason::from(self.reason);
+        Denial { subject: self.shape(), effect: Effect::Revoked, since: Some(self.at), reason }
+    }
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { digest, at, until, .. } = *self;
+        let mut out = f.debug_struct("Row");
+        out.field("shape", &self.shape()).field("digest", &digest).field("at", &at).field("until", &until);
+        out.finish_non_exhaustive()
+    }
+}
+
+/// Some rows, with their actors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) actors: Vec<Arc<str>>,
+    /// Sorted by locator, as a rule: then they load fast.
+    pub(crate) rows: Vec<Row>,
+}
