@@ -104,9 +104,13 @@ fn write_seeds() {
                 0 => (0..8).for_each(|what| write(target, &format!("edit-{what}"), &[0, what | 0x10, 0xc8, 1, 40])),
                 1 => bytes.extend(image.file),
                 2 => {
-                    // A snapshot is told how many records it has: 21 tokens and the maximum ages.
-                    bytes.extend((target == "snapshot_open").then_some(22));
+                    // A snapshot is told how many records it has: the limits; or, in another seed, rows.
+                    bytes.extend((target == "snapshot_open").then_some(1));
                     bytes.extend(image.records);
+                    if !image.rows.is_empty() {
+                        let rows = u8::try_from((image.rows.len() - 4) / 42).unwrap();
+                        write(target, "rows", &[&[mode, 128 + rows], image.rows.as_slice()].concat());
+                    }
                 }
                 // Sound files first, then all numbers one too high, and the ends of what 64 bits hold.
                 _ => [0_u8, 1, 2, 4, 5, 6].into_iter().for_each(|number| {
@@ -123,5 +127,8 @@ fn write_seeds() {
     write("record_decode", "token", &records);
     write("record_decode", "tokens", &records.repeat(3));
     write("record_decode", "snapshot", &bodies::snapshot_seed().records);
+    let rows = bodies::snapshot_seed().rows;
+    write("record_decode", "rows", &rows);
+    write("record_decode", "rows-cut", &rows[..rows.len() - 1]);
     write("record_decode", "cut", &records[..records.len() - 1]);
 }

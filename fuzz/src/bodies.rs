@@ -89,8 +89,10 @@ pub fn snapshot_open(data: &[u8]) {
         2 => {
             let mut files = empty_image();
             let mut snapshot = Forged::snapshot(0, 0);
-            let records = input.u8();
-            snapshot.frame(1, input.0, 1, 0, u64::from(records));
+            let first = input.u8();
+            // The upper half: rows.
+            let (kind, records) = if first < 128 { (1, first) } else { (3, first - 128) };
+            snapshot.frame(kind, input.0, 1, 0, u64::from(records));
             let chain = snapshot.chain;
             snapshot.frame(2, &[], 2, chain, u64::from(records));
             files.insert(snapshot_name(0), snapshot.bytes);
@@ -102,10 +104,11 @@ pub fn snapshot_open(data: &[u8]) {
     }
 }
 
-/// Where a fuzzer may start: a valid file, and the records in its first frame.
+/// Where a fuzzer may start: a valid file, the records in its first frame, and the rows of a snapshot.
 pub struct Seed {
     pub file: Vec<u8>,
     pub records: Vec<u8>,
+    pub rows: Vec<u8>,
 }
 
 /// A log of two segments: the second.
@@ -121,10 +124,20 @@ pub fn snapshot_seed() -> Seed {
 impl Seed {
     fn of(image: &Image, prefix: &str) -> Self {
         let file = image.files.iter().rfind(|(name, _)| name.starts_with(prefix)).expect("such a file").1.clone();
-        let payload_at = HEADER_BYTES + FRAME_HEADER_BYTES;
-        let payload_bytes = u64::from_le_bytes(file[HEADER_BYTES + 8..HEADER_BYTES + 16].try_into().expect("8 bytes"));
-        let records = file[payload_at..payload_at + payload_bytes as usize].to_vec();
-        Self { file, records }
+        let payload = |kind: u32| {
+            let mut offset = HEADER_BYTES;
+            while file.get(offset..offset + 4) == Some(b"RFRM") {
+                let payload_at = offset + FRAME_HEADER_BYTES;
+                let word = file[offset + 8..offset + 16].try_into().expect("8 bytes");
+                let end = payload_at + u64::from_le_bytes(word) as usize;
+                if file[offset + 4..offset + 8] == kind.to_le_bytes() {
+                    return file[payload_at..end].to_vec();
+                }
+                offset = end + 8;
+            }
+            Vec::new()
+        };
+        Self { records: payload(1), rows: payload(3), file }
     }
 }
 
@@ -370,7 +383,11 @@ fn forge(input: &mut Input<'_>, with_snapshots: bool) -> Files {
                 2 => input.take(usize::from(shape / 4)),
                 _ => &[],
             };
-            let kind = if shape % 4 == 3 { 2 } else { 1 };
+            let kind = match shape % 4 {
+                3 => 2,
+                2 if is_snapshot && shape >= 128 => 3,
+                _ => 1,
+            };
             records += u64::from(shape % 4 == 1);
             let synced = input.number(if is_snapshot { records } else { next.wrapping_sub(1) });
             let (at, previous) = (input.number(next), input.number(file.chain));
