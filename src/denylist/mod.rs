@@ -444,13 +444,19 @@ impl Structure {
     fn renumber(&self, rows: &mut [Row]) -> Vec<Arc<str>> {
         let mut actors = Vec::new();
         let mut numbers = HashMap::new();
+        let mut last = (Row::NO_ACTOR, Row::NO_ACTOR);
         for row in rows {
-            if let Some(actor) = self.actors.get(row.actor) {
-                row.actor = *numbers.entry(row.actor).or_insert_with(|| {
-                    actors.push(Arc::clone(actor));
-                    u32::try_from(actors.len() - 1).unwrap_or(Row::NO_ACTOR)
+            // Few actors make many rows: mostly it is the one before.
+            if row.actor != last.0 {
+                let number = self.actors.get(row.actor).map(|actor| {
+                    *numbers.entry(row.actor).or_insert_with(|| {
+                        actors.push(Arc::clone(actor));
+                        u32::try_from(actors.len() - 1).unwrap_or(Row::NO_ACTOR)
+                    })
                 });
+                last = (row.actor, number.unwrap_or(Row::NO_ACTOR));
             }
+            row.actor = last.1;
         }
         actors
     }
