@@ -217,19 +217,17 @@ impl Bench {
 
     /// Takes turns, each on the same queries for both, and who goes first changes from round to round: what disturbs the
     /// machine for longer than a turn disturbs both.
-    fn alternate(&self, ours: impl Fn(Range<usize>) -> Duration, theirs: impl Fn(Range<usize>) -> Duration) -> Times {
+    fn alternate(&self, ours: impl Fn(Range<usize>) -> f64, theirs: impl Fn(Range<usize>) -> f64) -> Times {
         // The first turns warm up, and say how many queries a rival can be asked in the time of a turn.
         ours(0..TURN);
-        let first = theirs(0..TURN_MIN).as_secs_f64();
-        let fitting = TURN_TIME_MAX.as_secs_f64() / first * TURN_MIN as f64;
+        let fitting = TURN_TIME_MAX.as_secs_f64() * 1e9 / theirs(0..TURN_MIN);
         let asked = (fitting as usize).clamp(TURN_MIN, TURN);
         theirs(0..asked);
         let mut times = Times { ours: Vec::new(), theirs: Vec::new() };
-        let a_query = |time: Duration, queries| time.as_secs_f64() * 1e9 / queries as f64;
         for round in 0..self.rounds {
             let first = round * TURN;
-            let mut turn_of_ours = || times.ours.push(a_query(ours(first..first + TURN), TURN));
-            let mut turn_of_theirs = || times.theirs.push(a_query(theirs(first..first + asked), asked));
+            let mut turn_of_ours = || times.ours.push(ours(first..first + TURN));
+            let mut turn_of_theirs = || times.theirs.push(theirs(first..first + asked));
             if round % 2 == 0 {
                 turn_of_ours();
                 turn_of_theirs();
@@ -241,7 +239,7 @@ impl Bench {
         times
     }
 
-    fn ours<'a>(&self, turn: Range<usize>, revoked: bool, prepare: impl Fn(usize) -> Credential<'a>) -> Duration {
+    fn ours<'a>(&self, turn: Range<usize>, revoked: bool, prepare: impl Fn(usize) -> Credential<'a>) -> f64 {
         timed(turn, revoked, prepare, |block: &[Credential<'_>]| {
             block.iter().filter(|credential| denies(&self.store, black_box(credential))).count()
         })
@@ -306,7 +304,7 @@ fn theirs<'a, const N: usize, R: Rival>(
     revoked: bool,
     rival: &R,
     prepare: impl Fn(usize) -> [&'a str; N],
-) -> Duration {
+) -> f64 {
     timed(turn, revoked, prepare, |block: &[[&str; N]]| {
         block.iter().filter(|ids| rival.contains_any(black_box(ids))).count()
     })
@@ -319,24 +317,25 @@ fn warm(id: &str) -> &str {
     id
 }
 
-/// The time for a turn, without that for preparing each block.
+/// Nanoseconds a query: the median of the blocks of a turn, so that a block during which somebody else had the processor
+/// does not count. What it takes to prepare a block is not in it.
 fn timed<P>(
     turn: Range<usize>,
     revoked: bool,
     prepare: impl Fn(usize) -> P,
     mut ask: impl FnMut(&[P]) -> usize,
-) -> Duration {
-    let (mut time, mut found, asked) = (Duration::ZERO, 0, turn.len());
+) -> f64 {
+    let (mut times, mut found, asked) = (Vec::with_capacity(turn.len() / BLOCK + 1), 0, turn.len());
     let mut block = Vec::with_capacity(BLOCK);
     for first in turn.clone().step_by(BLOCK) {
         block.extend((first..turn.end.min(first + BLOCK)).map(&prepare));
         let start = Instant::now();
         found += black_box(ask(black_box(&block)));
-        time += start.elapsed();
+        times.push(start.elapsed().as_secs_f64() * 1e9 / block.len() as f64);
         block.clear();
     }
     assert_eq!(found, if revoked { asked } else { 0 }, "a wrong answer");
-    time
+    median(&mut times)
 }
 
 fn checks_per_second(threads: usize, is_revoked: impl Fn(usize) -> bool + Sync) -> f64 {
@@ -345,8 +344,8 @@ fn checks_per_second(threads: usize, is_revoked: impl Fn(usize) -> bool + Sync) 
     let one = |thread: usize| {
         together.wait();
         let start = Instant::now();
-        // The threads begin in different places, so that neither warms the cache for the other.
-        let found = (0..CHECKS).filter(|check| is_revoked(thread * TURN / 2 + check)).count();
+        // Each thread has queries of its own, so that none warms the cache for another.
+        let found = (0..CHECKS).filter(|check| is_revoked(thread * CHECKS + check)).count();
         assert_eq!(found, 0, "a wrong answer");
         (start, Instant::now())
     };
