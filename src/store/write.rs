@@ -18,6 +18,8 @@ use super::{Engine, Pending, Receipt, Shared, WriteError};
 /// How many epochs of one sort a subject keeps apart. Epochs in falling order, or each sparing another session, could
 /// otherwise add up without end; beyond this, the next is made to outdo them all. It denies no less than they did.
 const EPOCHS_MAX: usize = 16;
+/// For how many commands of a batch room is made before they are seen.
+const PREPARED_AT_ONCE: usize = 1024;
 
 /// What can be asked of a store.
 #[derive(Debug)]
@@ -80,17 +82,21 @@ impl Engine {
 
     pub(super) fn submit_many(&self, commands: impl Iterator<Item = Command>) -> Result<Pending, WriteError> {
         let now = self.shared.clock.wall();
-        let prepared = commands.enumerate().map(|(index, command)| {
-            self.shared.prepare(command, now).map_err(|source| WriteError::InBatch { index, source: Box::new(source) })
-        });
-        self.write(prepared.collect::<Result<_, _>>()?, now)
+        // As long as it will be, so that nothing is moved as it grows; but a hint is not to be believed without bounds.
+        let mut prepared = Vec::with_capacity(commands.size_hint().0.min(PREPARED_AT_ONCE));
+        for (index, command) in commands.enumerate() {
+            let one = self.shared.prepare(command, now);
+            prepared.push(one.map_err(|source| WriteError::InBatch { index, source: Box::new(source) })?);
+        }
+        self.write(prepared, now)
     }
 
     fn write(&self, commands: Vec<Prepared>, now: Timestamp) -> Result<Pending, WriteError> {
         let shared = &*self.shared;
         let audit = self.audit.lock().clone();
         let mut payload = Vec::new();
-        let (mut denials, mut undo, mut audits) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut denials, mut undo, mut audits) = (Vec::with_capacity(commands.len()), Vec::new(), Vec::new());
+        let is_limited = shared.capacity < usize::MAX;
         let mut new = HashSet::new();
 
         let writing = self.writing.lock();
@@ -107,7 +113,7 @@ impl Engine {
             let record = Record::Entry(item);
             codec::encode(&record, &mut payload).map_err(|_| too_large(payload.len()))?;
             if let Record::Entry(item) = record {
-                if known.is_none() {
+                if is_limited && known.is_none() {
                     new.insert(prepared.digest);
                 }
                 if undoes { undo.push(item) } else { denials.push(item) }
