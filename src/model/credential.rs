@@ -255,7 +255,8 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn token(mut self, jti: impl Into<Cow<'a, str>>) -> Self {
         self.opaque = None;
-        self.name(Kind::Token, Claim::Token, jti.into())
+        self.name(Kind::Token, Claim::Token, jti.into());
+        self
     }
 
     /// An opaque token by the secret itself, which is hashed at once and not kept; see
@@ -273,32 +274,37 @@ impl<'a> Credential<'a> {
 
     /// The session: a `sid` (OpenID Connect Back-Channel Logout 1.0).
     #[inline]
-    pub fn session(self, sid: impl Into<Cow<'a, str>>) -> Self {
-        self.name(Kind::Session, Claim::Session, sid.into())
+    pub fn session(mut self, sid: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Session, Claim::Session, sid.into());
+        self
     }
 
     /// The refresh-token family, or grant.
     #[inline]
-    pub fn family(self, id: impl Into<Cow<'a, str>>) -> Self {
-        self.name(Kind::Family, Claim::Family, id.into())
+    pub fn family(mut self, id: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Family, Claim::Family, id.into());
+        self
     }
 
     /// The user: a `sub` (RFC 7519 section 4.1.2).
     #[inline]
-    pub fn user(self, sub: impl Into<Cow<'a, str>>) -> Self {
-        self.name(Kind::User, Claim::User, sub.into())
+    pub fn user(mut self, sub: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::User, Claim::User, sub.into());
+        self
     }
 
     /// The OAuth client: a `client_id` (RFC 9068 section 2.2).
     #[inline]
-    pub fn client(self, client_id: impl Into<Cow<'a, str>>) -> Self {
-        self.name(Kind::Client, Claim::Client, client_id.into())
+    pub fn client(mut self, client_id: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Client, Claim::Client, client_id.into());
+        self
     }
 
     /// The device.
     #[inline]
-    pub fn device(self, id: impl Into<Cow<'a, str>>) -> Self {
-        self.name(Kind::Device, Claim::Device, id.into())
+    pub fn device(mut self, id: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Device, Claim::Device, id.into());
+        self
     }
 
     /// The groups and roles: `&["a", "b"]`, `&Vec<String>` and the like.
@@ -317,8 +323,9 @@ impl<'a> Credential<'a> {
 
     /// The tenant.
     #[inline]
-    pub fn tenant(self, tenant: impl Into<Cow<'a, str>>) -> Self {
-        self.name(Kind::Tenant, Claim::Tenant, tenant.into())
+    pub fn tenant(mut self, tenant: impl Into<Cow<'a, str>>) -> Self {
+        self.name(Kind::Tenant, Claim::Tenant, tenant.into());
+        self
     }
 
     /// The issuer: an `iss` (RFC 7519 section 4.1.1).
@@ -442,14 +449,13 @@ impl<'a> Credential<'a> {
     }
 
     #[inline]
-    fn name(mut self, kind: Kind, claim: Claim, id: Cow<'a, str>) -> Self {
+    fn name(&mut self, kind: Kind, claim: Claim, id: Cow<'a, str>) {
         self.note(claim, is_malformed(&id));
         if let Some(place) = self.ids.get_mut(kind as usize) {
             *place = Some(id);
         }
         self.kinds |= 1 << (kind as u64 * 4);
         self.reshape();
-        self
     }
 
     #[inline]
