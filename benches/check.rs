@@ -1,11 +1,13 @@
-//! What does a check cost: by size, by outcome, by number of subjects named? Beside it, in the same run, the map that
-//! people write by hand, asked once per subject.
+//! What does a check cost: by size, by outcome, by number of subjects named, by how many hit, many at a time, on several
+//! threads? Beside it, in the same run, the map that people write by hand, asked once per subject.
 //!
 //! `RESCIND_SCALE=full` adds ten million entries.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
@@ -108,5 +110,91 @@ fn check(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, check);
+/// Which of the ids asked for are revoked, where some percent are.
+fn mix(size: u64, percent: u64) -> Vec<String> {
+    // Spread as evenly as a remainder is by a multiplier that shares no factor with 100.
+    let is_hit = |n: u64| n.wrapping_mul(37) % 100 < percent;
+    let (absent, present) = (probes(9, PROBES), probes(1, size));
+    let pairs = absent.into_iter().zip(present).enumerate();
+    pairs.map(|(n, (absent, present))| if is_hit(n as u64) { present } else { absent }).collect()
+}
+
+fn hits(c: &mut Criterion) {
+    for size in sizes() {
+        let store = store(size);
+        let mut group = c.benchmark_group(format!("hits/{size}"));
+        group.throughput(Throughput::Elements(1));
+        for percent in [0, 1, 50, 100] {
+            let tokens = mix(size, percent);
+            let mut turns = tokens.iter().cycle();
+            group.bench_function(BenchmarkId::new("rescind", format!("{percent}%")), |b| {
+                b.iter(|| {
+                    let token = turns.next().unwrap();
+                    store.check(black_box(&Credential::new().token(token)))
+                });
+            });
+        }
+    }
+}
+
+fn check_many(c: &mut Criterion) {
+    for size in sizes() {
+        let store = store(size);
+        let tokens = probes(9, PROBES);
+        let credentials: Vec<_> = tokens.iter().map(|token| Credential::new().token(token)).collect();
+        let mut group = c.benchmark_group(format!("check_many/{size}"));
+        for many in [32, 1024] {
+            group.throughput(Throughput::Elements(many as u64));
+            let mut turns = credentials.chunks(many).cycle();
+            let mut verdicts = Vec::with_capacity(many);
+            group.bench_function(BenchmarkId::new("rescind", many), |b| {
+                b.iter(|| {
+                    store.check_many(black_box(turns.next().unwrap()), &mut verdicts);
+                    assert_eq!(verdicts.len(), many);
+                });
+            });
+        }
+    }
+}
+
+/// The time that so many checks take on each of so many threads, from the first to begin to the last to end.
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn on_threads(store: &Store, tokens: &[String], threads: usize, checks: u64) -> Duration {
+    let barrier = Barrier::new(threads);
+    let check_all = |first: usize| {
+        let mut turns = tokens.iter().cycle().skip(first);
+        barrier.wait();
+        let start = Instant::now();
+        for _ in 0..checks {
+            let token = turns.next().unwrap();
+            assert_eq!(store.check(black_box(&Credential::new().token(token))), Verdict::Clear);
+        }
+        (start, Instant::now())
+    };
+    thread::scope(|scope| {
+        let check_all = &check_all;
+        // Each begins elsewhere, so that none finds in a cache what another has just asked for.
+        let each = (0..threads).map(|thread| scope.spawn(move || check_all(thread * tokens.len() / threads)));
+        let times: Vec<_> = each.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).collect();
+        let start = times.iter().map(|(start, _)| *start).min().unwrap();
+        times.iter().map(|(_, end)| *end - start).max().unwrap()
+    })
+}
+
+fn threads(c: &mut Criterion) {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    for size in sizes() {
+        let store = store(size);
+        let tokens = probes(9, PROBES);
+        let mut group = c.benchmark_group(format!("threads/{size}"));
+        for threads in [1, 2, 4, 8].into_iter().filter(|threads| *threads <= cores) {
+            group.throughput(Throughput::Elements(threads as u64));
+            group.bench_function(BenchmarkId::new("rescind/absent", threads), |b| {
+                b.iter_custom(|checks| on_threads(&store, &tokens, threads, checks));
+            });
+        }
+    }
+}
+
+criterion_group!(benches, check, hits, check_many, threads);
 criterion_main!(benches);

@@ -5,10 +5,14 @@
 //! | `RIVALS_SIZES` | how many entries, a comma between; by default `1000,100000,1000000,10000000` |
 //! | `RIVALS_ROUNDS` | how many rounds each ratio is the median of; by default 9 |
 //! | `RIVALS_ONLY` | which parts run: of `speed`, `load`, `memory`, `disk`; by default all |
+//! | `RIVALS_SCALE` | `small` runs `load`, `memory` and `disk` in seconds, to see that they work |
+//! | `RIVALS_DIR` | on what disk files are measured; by default that of temporary files |
 //! | `RIVALS_RESULTS` | a file that gets every line too |
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock itself")]
 
+mod counting;
 mod disk;
+mod fill;
 mod load;
 mod memory;
 mod queries;
