@@ -1,7 +1,7 @@
 //! Where time comes from: the system, or a test's own hand.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,7 +31,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
 /// The clocks of the operating system.
 #[derive(Debug, Default)]
 pub struct SystemClock {
-    _private: (),
+    /// It is a file to be read, and stays the same.
+    boot_id: OnceLock<u64>,
 }
 
 impl SystemClock {
@@ -59,10 +60,15 @@ impl Clock for SystemClock {
     }
 
     fn boot_id(&self) -> u64 {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-        u64::from_str_radix(&hex, 16).unwrap_or(0)
+        *self.boot_id.get_or_init(read_boot_id)
     }
+}
+
+#[cfg(target_os = "linux")]
+fn read_boot_id() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&hex, 16).unwrap_or(0)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -73,7 +79,7 @@ impl Clock for SystemClock {
     }
 
     fn boot(&self) -> Duration {
-        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        static START: OnceLock<std::time::Instant> = OnceLock::new();
         START.get_or_init(std::time::Instant::now).elapsed()
     }
 

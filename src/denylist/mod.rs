@@ -29,8 +29,9 @@ use narrow::{Crowded, NarrowTable};
 
 /// Many small shards keep short what happens under a shard's lock: growth, and the walks of sweeps and snapshots.
 const MAP_SHARDS: usize = 64;
-/// How many entries are removed under one hold of the lock that writers take.
+/// How many entries are removed, or joined, under one hold of the lock that writers take.
 const REMOVED_AT_ONCE: usize = 256;
+const JOINED_AT_ONCE: usize = 256;
 /// How many rows are copied, at least, under one hold of it.
 const ROWS_AT_ONCE: usize = 8192;
 
@@ -194,10 +195,22 @@ impl Denylist {
 
     /// Joins an entry into the tables. When this returns, every check sees it.
     pub(crate) fn join(&self, item: Item) {
+        self.join_all([item]);
+    }
+
+    /// Joins entries into the tables. When this returns, every check sees them.
+    pub(crate) fn join_all(&self, items: impl IntoIterator<Item = Item>) {
+        let mut items = items.into_iter().peekable();
+        while items.peek().is_some() {
+            let mut structure = self.structure.lock();
+            items.by_ref().take(JOINED_AT_ONCE).for_each(|item| self.join_one(&mut structure, item));
+        }
+    }
+
+    fn join_one(&self, structure: &mut Structure, item: Item) {
         let Item { digest, locator, shape, entry, scope, label } = item;
-        let mut structure = self.structure.lock();
         let is_new = match entry {
-            Entry::Narrow(entry) => self.join_narrow(&mut structure, Narrow { entry, locator, shape }, digest),
+            Entry::Narrow(entry) => self.join_narrow(structure, Narrow { entry, locator, shape }, digest),
             Entry::Wide(entry) => match self.wide.entry(digest) {
                 Slot::Occupied(mut slot) => {
                     let slot = slot.get_mut();

@@ -104,23 +104,30 @@ impl fmt::Display for Claim {
 /// ```
 #[derive(Clone)]
 #[must_use]
+// In this order, so that what every check reads is together.
+#[repr(C)]
 pub struct Credential<'a> {
+    /// Every shape that it can match: one bit each, at the shape's index.
+    shapes: u64,
+    /// What it brings, and what of that is malformed: kept up to date, so that a check asks with one instruction.
+    present: Claims,
+    malformed: Claims,
+    has_opaque: bool,
+    /// No later than this are `iat`, `auth_time` and session start; no earlier is `exp`. Bounds, for a quick look: what
+    /// they do not settle, the claims themselves do.
+    latest: Timestamp,
+    earliest_end: Timestamp,
     /// By the number of the kind. There is none of `Group` and `Everyone`, nor of an opaque token.
     ids: [Option<Cow<'a, str>>; IDS],
-    opaque: Option<OpaqueId>,
-    pub(crate) groups: Groups<'a>,
-    pub(crate) issuer: Option<Cow<'a, str>>,
+    /// The kinds that it names an id of: for each, the bit of the shape without tenant and issuer.
+    kinds: u64,
     pub(crate) issued_at: TimeClaim,
     pub(crate) auth_time: TimeClaim,
     pub(crate) session_start: TimeClaim,
     pub(crate) expires_at: TimeClaim,
-    /// What it brings, and what of that is malformed: kept up to date, so that a check asks with one instruction.
-    present: Claims,
-    malformed: Claims,
-    /// The kinds that it names an id of: for each, the bit of the shape without tenant and issuer.
-    kinds: u64,
-    /// Every shape that it can match: one bit each, at the shape's index.
-    shapes: u64,
+    pub(crate) issuer: Option<Cow<'a, str>>,
+    pub(crate) groups: Groups<'a>,
+    opaque: Option<OpaqueId>,
 }
 
 /// The kinds from `Token` to `Tenant`.
@@ -132,18 +139,21 @@ impl Default for Credential<'_> {
     #[inline]
     fn default() -> Self {
         Self {
-            ids: [const { None }; IDS],
-            opaque: None,
-            groups: Groups::default(),
-            issuer: None,
+            shapes: EVERYONE,
+            present: Claims::default(),
+            malformed: Claims::default(),
+            has_opaque: false,
+            latest: Timestamp::MIN,
+            earliest_end: Timestamp::MAX,
+            ids: [None, None, None, None, None, None, None, None],
+            kinds: EVERYONE,
             issued_at: TimeClaim::Missing,
             auth_time: TimeClaim::Missing,
             session_start: TimeClaim::Missing,
             expires_at: TimeClaim::Missing,
-            present: Claims::default(),
-            malformed: Claims::default(),
-            kinds: EVERYONE,
-            shapes: EVERYONE,
+            issuer: None,
+            groups: Groups::default(),
+            opaque: None,
         }
     }
 }
@@ -254,7 +264,7 @@ impl<'a> Credential<'a> {
     /// The token by its id: a `jti` (RFC 7519 section 4.1.7), or an API-key id.
     #[inline]
     pub fn token(mut self, jti: impl Into<Cow<'a, str>>) -> Self {
-        self.opaque = None;
+        (self.has_opaque, self.opaque) = (false, None);
         self.name(Kind::Token, Claim::Token, jti.into());
         self
     }
@@ -265,7 +275,7 @@ impl<'a> Credential<'a> {
         // An empty secret is malformed, as an empty id is; a long one is not.
         let mut out = self.token(if secret.is_empty() { "" } else { "opaque" });
         if !secret.is_empty() {
-            out.opaque = Some(OpaqueId::of(secret));
+            (out.has_opaque, out.opaque) = (true, Some(OpaqueId::of(secret)));
             let [token, ..] = &mut out.ids;
             *token = None;
         }
@@ -348,6 +358,7 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn issued_at_secs(mut self, secs: impl Into<NumericDate>) -> Self {
         self.issued_at = secs.into().0;
+        self.latest = self.latest.max(self.issued_at.time().unwrap_or_default());
         self.note(Claim::IssuedAt, self.issued_at == TimeClaim::Malformed);
         self
     }
@@ -362,6 +373,7 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn auth_time_secs(mut self, secs: impl Into<NumericDate>) -> Self {
         self.auth_time = secs.into().0;
+        self.latest = self.latest.max(self.auth_time.time().unwrap_or_default());
         self.note(Claim::AuthTime, self.auth_time == TimeClaim::Malformed);
         self
     }
@@ -376,6 +388,7 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn session_started_at_secs(mut self, secs: impl Into<NumericDate>) -> Self {
         self.session_start = secs.into().0;
+        self.latest = self.latest.max(self.session_start.time().unwrap_or_default());
         self.note(Claim::SessionStart, self.session_start == TimeClaim::Malformed);
         self
     }
@@ -390,8 +403,21 @@ impl<'a> Credential<'a> {
     #[inline]
     pub fn expires_at_secs(mut self, secs: impl Into<NumericDate>) -> Self {
         self.expires_at = secs.into().0;
+        self.earliest_end = self.earliest_end.min(self.expires_at.time().unwrap_or(Timestamp::MAX));
         self.note(Claim::ExpiresAt, self.expires_at == TimeClaim::Malformed);
         self
+    }
+
+    /// No later than this are `iat`, `auth_time` and session start.
+    #[inline]
+    pub(crate) const fn latest(&self) -> Timestamp {
+        self.latest
+    }
+
+    /// No earlier than this is `exp`.
+    #[inline]
+    pub(crate) const fn earliest_end(&self) -> Timestamp {
+        self.earliest_end
     }
 
     /// The time that a re-authenticate epoch compares: `auth_time`, else session start, else `iat`.
@@ -427,7 +453,7 @@ impl<'a> Credential<'a> {
     /// Whether all that it names of the plain kinds are texts: no opaque token is among them.
     #[inline]
     pub(crate) const fn is_plain(&self) -> bool {
-        self.opaque.is_none()
+        !self.has_opaque
     }
 
     /// Whether it brings nothing malformed, and all of these claims.

@@ -58,7 +58,16 @@ impl Policy {
         (now.saturating_since(credential.oldest_time()) > limit).then(|| Denial::of_policy(Effect::TooOld { limit }))
     }
 
+    /// Whether a quick look settles that no rule [denies](Self::denies) the credential.
+    #[inline]
+    pub(crate) fn surely_admits(&self, credential: &Credential<'_>, now: Timestamp) -> bool {
+        let (latest, end) = (credential.latest(), credential.earliest_end());
+        let is_timely = latest <= now.saturating_add(self.leeway) && end.saturating_add(self.leeway) >= now;
+        is_timely && end > self.expired && !self.limits_age()
+    }
+
     /// Whether the age of a credential counts anywhere.
+    #[inline]
     pub(crate) fn limits_age(&self) -> bool {
         self.max_age.is_some() || !self.tenant_max_age.is_empty()
     }

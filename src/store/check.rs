@@ -13,8 +13,8 @@ use super::Shared;
 
 /// How many credentials are asked of the filter together, so that the loads of all of them are under way at once.
 const BATCH: usize = 32;
-/// How many subjects they may name between them; a batch of those that name more is checked one by one.
-const BATCH_PROBES: usize = 256;
+/// How many plain shapes there are, and so how many locators the short way can give.
+const PLAIN_MAX: usize = Shape::PLAIN.count_ones() as usize;
 
 /// A credential, as it is presented: the handle of a tenant supplies that where the credential names none.
 #[derive(Clone, Copy)]
@@ -86,23 +86,28 @@ impl Shared {
     pub(super) fn check(&self, presented: Presented<'_>) -> Verdict {
         let may_be_held = self.may_hold(presented);
         // Most credentials are let in here. What is left costs more in any case.
-        if !may_be_held && self.is_clear_at_any_time(presented) {
+        let now = || self.clock.coarse_wall();
+        if !may_be_held && self.is_surely_clear(presented, now) {
             return Verdict::Clear;
         }
-        self.judge(presented, may_be_held, || self.clock.coarse_wall())
+        self.judge(presented, may_be_held, now)
     }
 
     /// The verdicts on many credentials.
     pub(super) fn check_many(&self, credentials: &[Credential<'_>], verdicts: &mut Vec<Verdict>) {
+        verdicts.clear();
+        // Most are let in: the others are put in their places afterwards.
+        verdicts.resize(credentials.len(), Verdict::Clear);
         let now = OnceCell::new();
         let now = || *now.get_or_init(|| self.clock.coarse_wall());
-        for batch in credentials.chunks(BATCH) {
+        for (batch, verdicts) in credentials.chunks(BATCH).zip(verdicts.chunks_mut(BATCH)) {
             let held = self.may_hold_each(batch);
-            for (index, credential) in batch.iter().enumerate() {
+            for (index, (credential, verdict)) in batch.iter().zip(verdicts).enumerate() {
                 let presented = Presented::alone(credential);
                 let may_be_held = held >> index & 1 != 0;
-                let is_clear = !may_be_held && self.is_clear_at_any_time(presented);
-                verdicts.push(if is_clear { Verdict::Clear } else { self.judge(presented, may_be_held, now) });
+                if may_be_held || !self.is_surely_clear(presented, now) {
+                    *verdict = self.judge(presented, may_be_held, now);
+                }
             }
         }
     }
@@ -138,42 +143,46 @@ impl Shared {
     /// The same of each credential of a batch, one bit for each.
     fn may_hold_each(&self, batch: &[Credential<'_>]) -> u32 {
         let filter = self.denylist.filter();
-        let mut probes = [(Locator::from_u64(0), 0_u32); BATCH_PROBES];
-        let mut room = probes.iter_mut();
-        for (index, credential) in batch.iter().enumerate() {
+        let mut locators = [[Locator::from_u64(0); PLAIN_MAX]; BATCH];
+        let mut counts = [0; BATCH];
+        let mut held = 0;
+        for (((index, credential), own), count) in (0..).zip(batch).zip(&mut locators).zip(&mut counts) {
             let presented = Presented::alone(credential);
             let shapes = self.shapes_in_use(presented);
-            let mut overflow = false;
-            let mut ask = |locator| match room.next() {
-                Some(place) => *place = (locator, 1 << index),
-                None => overflow = true,
-            };
             if presented.is_plain(shapes) {
-                self.probe_plain(credential, shapes, ask);
+                let mut places = own.iter_mut();
+                self.probe_plain(credential, shapes, |locator| _ = places.next().map(|place| *place = locator));
+                *count = PLAIN_MAX - places.len();
             } else {
-                self.probe(presented, shapes, |probe| {
-                    ask(probe.locator);
-                    None::<()>
-                });
-            }
-            if overflow {
-                return u32::MAX;
+                held |= u32::from(self.may_hold_any(presented, shapes, filter)) << index;
             }
         }
-        let unused = room.len();
-        let mut held = 0;
         // Nothing here waits for a load before the next is under way.
-        for (locator, credential) in probes.get(..BATCH_PROBES - unused).unwrap_or_default() {
-            held |= if filter.may_contain(*locator) { *credential } else { 0 };
+        for (index, (own, count)) in locators.iter().zip(counts).take(batch.len()).enumerate() {
+            let found = own.iter().take(count).fold(false, |found, locator| found | filter.may_contain(*locator));
+            held |= u32::from(found) << index;
         }
         if filter.is_current() { held } else { u32::MAX }
     }
 
-    /// Whether a credential that no entry denies is clear by every rule, without a look at the clock.
+    /// Whether a quick look settles that a credential that no entry denies is clear by every rule.
     #[inline]
-    fn is_clear_at_any_time(&self, presented: Presented<'_>) -> bool {
-        let is_undated = !presented.credential.is_dated() && !self.policy.limits_age();
-        is_undated && !self.is_doubtful(presented)
+    fn is_surely_clear(&self, presented: Presented<'_>, now: impl FnOnce() -> Timestamp) -> bool {
+        if self.is_doubtful(presented) {
+            return false;
+        }
+        // The time matters to what is dated, and to everything where age is limited.
+        if !presented.credential.is_dated() {
+            return !self.policy.limits_age();
+        }
+        let now = now();
+        !self.is_clock_behind(now) && self.policy.surely_admits(presented.credential, now)
+    }
+
+    /// Whether the wall clock is behind a time that was seen already.
+    #[inline]
+    fn is_clock_behind(&self, now: Timestamp) -> bool {
+        now.saturating_add(self.policy.skew) < self.high_water()
     }
 
     /// Whether "nothing denies it" may not be enough to let it in.
@@ -189,10 +198,9 @@ impl Shared {
         if may_be_held && let Some(denial) = self.denial(presented) {
             return Verdict::Revoked(denial);
         }
-        // The time matters to what is dated, and to everything where age is limited.
         if presented.credential.is_dated() || self.policy.limits_age() {
             let now = now();
-            if now.saturating_add(self.policy.skew) < self.high_water() {
+            if self.is_clock_behind(now) {
                 return Verdict::Unknown(Cause::Clock);
             }
             if let Some(denial) = self.policy.denies(presented.credential, presented.tenant(), now) {
@@ -254,7 +262,7 @@ impl Shared {
     }
 
     /// The locators of the subjects of these shapes, which are all plain.
-    #[inline]
+    #[inline(always)]
     fn probe_plain(&self, credential: &Credential<'_>, mut shapes: u64, mut visit: impl FnMut(Locator)) {
         while shapes != 0 {
             let kind = shapes.trailing_zeros() as usize / 4;

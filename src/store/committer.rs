@@ -8,9 +8,8 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 
 use crate::audit::{AuditRecord, Outcome};
-use crate::clock::Reading;
 use crate::journal::{AppendError, FileError, Journal, PAYLOAD_BYTES_MAX, Position};
-use crate::model::{Item, Timestamp};
+use crate::model::Item;
 
 use super::auditing::AuditQueue;
 use super::receipt::{Duty, committer_panicked};
@@ -56,8 +55,7 @@ impl Committer {
         audit: Option<AuditQueue>,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = bounded(QUEUE_MAX);
-        let boot_id = shared.clock.boot_id();
-        let run = Run { journal, durability, shared, audit, boot_id };
+        let run = Run { journal, durability, shared, audit };
         let thread = std::thread::Builder::new().name("rescind-commit".into()).spawn(move || {
             catch_unwind(AssertUnwindSafe(|| run.run(&receiver))).unwrap_or_else(|_| {
                 // Nothing more is written. A commit is answered when it is dropped, and the channel alone drops nothing
@@ -75,8 +73,6 @@ struct Run {
     durability: Durability,
     shared: Arc<Shared>,
     audit: Option<AuditQueue>,
-    /// Asked for once: it is a file of the system, and no process lives on into another boot.
-    boot_id: u64,
 }
 
 impl Drop for Run {
@@ -157,7 +153,7 @@ impl Run {
             return Err(poison);
         }
         let before = self.journal.bytes_written();
-        match self.journal.append(payload, self.reading_for_disk()) {
+        match self.journal.append(payload, self.shared.reading_for_disk()) {
             Ok(_) => {}
             Err(AppendError::NotWritten(error)) => return Err(Arc::new(error)),
             Err(AppendError::Poisoned(error)) => return Err(self.set_poison(error)),
@@ -194,15 +190,6 @@ impl Run {
             return Err(poison);
         }
         self.journal.sync().map_err(|error| self.set_poison(error))
-    }
-
-    /// As [`Shared::reading_for_disk`], without asking for the id of the boot.
-    fn reading_for_disk(&self) -> Reading {
-        let shared = &*self.shared;
-        let (wall, boot) = (shared.clock.wall(), shared.clock.boot());
-        let wall = shared.time.lock().advance(wall, boot);
-        let high_water = shared.high_water.fetch_max(wall.as_nanos(), Ordering::Relaxed).max(wall.as_nanos());
-        Reading { wall: Timestamp::from_nanos(high_water), boot, boot_id: self.boot_id }
     }
 
     fn poison(&self) -> Option<Arc<FileError>> {

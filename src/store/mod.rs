@@ -1,8 +1,8 @@
 //! The store: open, check, the one write path, maintenance, statistics.
 //!
 //! Every change takes the same way (`write.rs`): it is validated, turned into entries to join, applied to the denylist,
-//! logged by the committer thread, and acknowledged. What denies is applied *before* it is logged, what undoes only
-//! *after*: whatever fails, it fails on the side of denying.
+//! logged by the committer thread, and acknowledged. What denies is applied whatever becomes of the log, before the call
+//! that asked for it goes on; what undoes, only once it is logged: whatever fails, it fails on the side of denying.
 
 mod auditing;
 mod check;
@@ -186,8 +186,6 @@ impl Store {
 
     /// The verdicts on many credentials, in their order. What `verdicts` held before is gone.
     pub fn check_many(&self, credentials: &[Credential<'_>], verdicts: &mut Vec<Verdict>) {
-        verdicts.clear();
-        verdicts.reserve(credentials.len());
         self.shared.check_many(credentials, verdicts);
     }
 

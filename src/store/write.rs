@@ -1,4 +1,4 @@
-//! The one write path: validate, turn into entries to join, apply what denies, log, and only then apply what undoes.
+//! The one write path: validate, turn into entries to join, apply what denies while it is logged, and only then what undoes.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -127,23 +127,19 @@ impl Engine {
             return Err(WriteError::CapacityExceeded { entries, capacity: shared.capacity });
         }
 
-        // From here on it denies, whatever becomes of the disk.
+        // From here on it denies, whatever becomes of the disk, which is at work meanwhile.
         let changed = denials.len() + undo.len();
-        for item in denials {
-            shared.denylist.join(item);
-        }
         let (duty, pending) = Duty::new();
         match &self.commits {
             Some(commits) if changed > 0 => {
                 let commit = Commit { payload, undo, changed, audits, duty };
                 // If the committer is gone, dropping the commit says so to whoever waits.
                 commits.send(Message::Commit(commit)).ok();
+                shared.denylist.join_all(denials);
                 drop(writing);
             }
             _ => {
-                for item in undo {
-                    shared.denylist.join(item);
-                }
+                shared.denylist.join_all(denials.into_iter().chain(undo));
                 drop(writing);
                 let acknowledgement = self.acknowledgement;
                 for mut record in audits {
