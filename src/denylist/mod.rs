@@ -182,6 +182,10 @@ impl Denylist {
 
     /// The entry of a subject, with what belongs to it.
     pub(crate) fn item(&self, shape: Shape, locator: Locator, digest: Digest) -> Option<Item> {
+        let filter = self.filter();
+        if !filter.may_contain(locator) && filter.is_current() {
+            return None;
+        }
         if !shape.kind.is_narrow() {
             return self.wide.get(&digest).map(|slot| slot.item(digest));
         }

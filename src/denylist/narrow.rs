@@ -182,9 +182,10 @@ impl NarrowTable {
             drop(shard);
             let successor = {
                 let shard = lock.read();
-                let mut rows: Vec<Row> = shard.occupied().copied().collect();
-                rows.insert(rows.partition_point(|other| { other.locator } <= { row.locator }), row);
-                Shard::build(rows.len(), rows.into_iter())
+                let is_before = |other: &&Row| { other.locator } <= { row.locator };
+                let after = shard.occupied().skip_while(is_before);
+                let rows = shard.occupied().take_while(is_before).chain([&row]).chain(after);
+                Shard::build(shard.len + 1, rows.copied())
             };
             replace(lock, successor);
         }
