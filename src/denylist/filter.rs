@@ -90,9 +90,15 @@ impl View<'_> {
     /// Whether a key may be present. `false` is certain if the view [is current](Self::is_current) *afterwards*.
     #[inline]
     pub(crate) fn may_contain(&self, locator: Locator) -> bool {
+        self.missing(locator) == 0
+    }
+
+    /// The bits of a key that are not set: with none missing, the key [may be present](Self::may_contain).
+    #[inline]
+    pub(crate) fn missing(&self, locator: Locator) -> u64 {
         let locator = locator.as_u64();
-        let wanted = bits(locator);
-        word(self.words, locator).is_none_or(|word| word.load(Ordering::Relaxed) & wanted == wanted)
+        let found = word(self.words, locator).map_or(u64::MAX, |word| word.load(Ordering::Relaxed));
+        bits(locator) & !found
     }
 
     /// Whether the filter has not been switched since the view was taken.

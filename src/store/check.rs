@@ -13,7 +13,9 @@ use super::Shared;
 
 /// How many credentials are asked of the filter together, so that the loads of all of them are under way at once.
 const BATCH: usize = 32;
-/// How many plain shapes there are, and so how many locators the short way can give.
+/// How many subjects they may name between them, to be asked together.
+const BATCH_PROBES: usize = 128;
+/// How many plain shapes there are, and so how many subjects one of them can name the short way.
 const PLAIN_MAX: usize = Shape::PLAIN.count_ones() as usize;
 
 /// A credential, as it is presented: the handle of a tenant supplies that where the credential names none.
@@ -143,24 +145,31 @@ impl Shared {
     /// The same of each credential of a batch, one bit for each.
     fn may_hold_each(&self, batch: &[Credential<'_>]) -> u32 {
         let filter = self.denylist.filter();
-        let mut locators = [[Locator::from_u64(0); PLAIN_MAX]; BATCH];
-        let mut counts = [0; BATCH];
-        let mut held = 0;
-        for (((index, credential), own), count) in (0..).zip(batch).zip(&mut locators).zip(&mut counts) {
+        let (mut locators, mut ends) = ([Locator::from_u64(0); BATCH_PROBES], [0; BATCH]);
+        let (mut asked, mut held) = (0, 0);
+        for ((index, credential), end) in (0..).zip(batch).zip(&mut ends) {
             let presented = Presented::alone(credential);
             let shapes = self.shapes_in_use(presented);
-            if presented.is_plain(shapes) {
-                let mut places = own.iter_mut();
-                self.probe_plain(credential, shapes, |locator| _ = places.next().map(|place| *place = locator));
-                *count = PLAIN_MAX - places.len();
-            } else {
-                held |= u32::from(self.may_hold_any(presented, shapes, filter)) << index;
+            match locators.get_mut(asked..asked + PLAIN_MAX) {
+                Some(room) if presented.is_plain(shapes) => {
+                    let mut places = room.iter_mut();
+                    self.probe_plain(credential, shapes, |locator| _ = places.next().map(|place| *place = locator));
+                    asked += PLAIN_MAX - places.len();
+                }
+                _ => held |= u32::from(self.may_hold_any(presented, shapes, filter)) << index,
             }
+            *end = asked;
         }
-        // Nothing here waits for a load before the next is under way.
-        for (index, (own, count)) in locators.iter().zip(counts).take(batch.len()).enumerate() {
-            let found = own.iter().take(count).fold(false, |found, locator| found | filter.may_contain(*locator));
-            held |= u32::from(found) << index;
+        // Nothing in this loop waits for a load, so that all are under way at once.
+        let mut missing = [0; BATCH_PROBES];
+        for (missing, locator) in missing.iter_mut().zip(&locators).take(asked) {
+            *missing = filter.missing(*locator);
+        }
+        let mut start = 0;
+        for (index, end) in ends.into_iter().take(batch.len()).enumerate() {
+            let own = missing.get(start..end).unwrap_or_default();
+            held |= own.iter().fold(0, |found, missing| found | u32::from(*missing == 0)) << index;
+            start = end;
         }
         if filter.is_current() { held } else { u32::MAX }
     }
