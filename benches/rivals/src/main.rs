@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `RIVALS_SIZES` | how many entries, a comma between; by default `1000,100000,1000000,10000000` |
 //! | `RIVALS_ROUNDS` | how many rounds each ratio is the median of; by default 9 |
-//! | `RIVALS_ONLY` | which parts run: of `speed`, `load`, `memory`, `disk`; by default all |
+//! | `RIVALS_ONLY` | which parts run: of `speed`, `load`, `memory`, `disk`, `instructions`; by default all |
 //! | `RIVALS_SCALE` | `small` runs `load`, `memory` and `disk` in seconds, to see that they work |
 //! | `RIVALS_DIR` | on what disk files are measured; by default that of temporary files |
 //! | `RIVALS_RESULTS` | a file that gets every line too |
@@ -13,6 +13,7 @@
 mod counting;
 mod disk;
 mod fill;
+mod instructions;
 mod load;
 mod memory;
 mod queries;
@@ -26,7 +27,13 @@ use report::Report;
 
 type Part = (&'static str, fn(&mut Report));
 
-const PARTS: [Part; 4] = [("speed", speed::run), ("load", load::run), ("memory", memory::run), ("disk", disk::run)];
+const PARTS: [Part; 5] = [
+    ("speed", speed::run),
+    ("load", load::run),
+    ("memory", memory::run),
+    ("disk", disk::run),
+    ("instructions", instructions::run),
+];
 
 fn main() {
     let only = settings::parts(&PARTS.map(|(name, _)| name));
