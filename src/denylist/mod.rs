@@ -514,3 +514,121 @@ impl std::fmt::Debug for Denylist {
         f.debug_struct("Denylist").field("len", &self.len()).field("filter", &self.read.filter).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::model::{EntryCause, Key, Keyring, Retention, Subject};
+
+    struct Token {
+        digest: Digest,
+        locator: Locator,
+        shape: Shape,
+    }
+
+    fn tokens(count: usize) -> Vec<Token> {
+        let ring = Keyring::new(&Key::from_bytes([9; 32]));
+        let subjects = (0..count).map(|n| Subject::token(format!("token-{n}")));
+        subjects
+            .map(|subject| Token {
+                digest: ring.digest_of(&subject),
+                locator: ring.locator_of(&subject),
+                shape: subject.shape(),
+            })
+            .collect()
+    }
+
+    fn item(token: &Token, at: u64, lifted: u64, until: u32) -> Item {
+        let mut entry =
+            NarrowEntry::denied(Timestamp::from_nanos(at), EntryCause::default(), Retention::from_secs(until));
+        entry.lifted = Timestamp::from_nanos(lifted);
+        let Token { digest, locator, shape } = *token;
+        Item { digest, locator, shape, entry: Entry::Narrow(entry), scope: None, label: None }
+    }
+
+    /// As a check asks: the filter first.
+    fn denies(denylist: &Denylist, token: &Token) -> bool {
+        let filter = denylist.filter();
+        let is_absent = !filter.may_contain(token.locator) && filter.is_current();
+        let credential = Credential::new();
+        !is_absent && denylist.judge(token.shape, token.locator, || token.digest, &credential, |_| false).is_some()
+    }
+
+    /// Runs `change` while another thread makes sure that what is held stays held.
+    fn while_held(denylist: &Denylist, held: &[Token], change: impl FnOnce()) {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut rounds = 0;
+                while !done.load(Ordering::Relaxed) || rounds == 0 {
+                    assert!(held.iter().all(|token| denies(denylist, token)));
+                    rounds += 1;
+                }
+            });
+            change();
+            done.store(true, Ordering::Relaxed);
+            assert!(reader.join().is_ok());
+        });
+    }
+
+    #[test]
+    fn what_is_held_denies_while_the_tables_grow_and_are_swept() {
+        let (denylist, tokens) = (Denylist::new(), tokens(40_500));
+        let (held, others) = tokens.split_at(500);
+        denylist.join_all(held.iter().map(|token| item(token, 10, 0, u32::MAX)));
+        while_held(&denylist, held, || {
+            for (ended, others) in (1..).zip(others.chunks(4_000)) {
+                denylist.join_all(others.iter().map(|token| item(token, 10, 0, ended)));
+                denylist.rebuild_filter(2);
+                assert_eq!(denylist.len(), 4_500);
+                let forgotten = denylist.forget(Timestamp::from_secs(u64::from(ended) + 1), |_, _| false);
+                assert_eq!(forgotten, 4_000);
+            }
+        });
+        assert_eq!(denylist.len(), 500);
+        assert!(!others.iter().any(|token| denies(&denylist, token)));
+    }
+
+    #[test]
+    fn an_entry_that_moves_out_of_the_table_of_rows_denies_all_the_while() {
+        let (denylist, tokens) = (Denylist::new(), tokens(2_000));
+        denylist.join_all(tokens.iter().map(|token| item(token, 10, 0, u32::MAX)));
+        while_held(&denylist, &tokens, || {
+            // A lift of an older revocation: the later one still denies, and no row says so much.
+            denylist.join_all(tokens.iter().map(|token| item(token, 0, 5, u32::MAX)));
+        });
+        assert_eq!(denylist.rows().count(), 0);
+        assert_eq!(denylist.others().count(), 2_000);
+        denylist.join_all(tokens.iter().map(|token| item(token, 0, 10, u32::MAX)));
+        assert!(!tokens.iter().any(|token| denies(&denylist, token)), "lifted");
+        assert_eq!(denylist.len(), 2_000);
+    }
+
+    #[test]
+    fn rows_load_into_an_empty_table_and_over_a_full_one_alike() {
+        let (denylist, tokens) = (Denylist::new(), tokens(3_000));
+        let by = |actor: &str, item: Item| {
+            let Entry::Narrow(mut entry) = item.entry else { return item };
+            entry.cause.actor = Some(actor.into());
+            Item { entry: Entry::Narrow(entry), ..item }
+        };
+        for (n, token) in tokens.iter().enumerate() {
+            denylist.join(by(&format!("actor-{}", n % 7), item(token, 10 + n as u64, 0, 50)));
+        }
+        let loaded = Denylist::new();
+        // The second time every row is there already.
+        for _ in 0..2 {
+            denylist.rows().for_each(|rows| loaded.load(rows));
+            loaded.rebuild_filter(1);
+            assert_eq!(loaded.len(), tokens.len());
+            for token in &tokens {
+                let item = |denylist: &Denylist| denylist.item(token.shape, token.locator, token.digest);
+                assert_eq!(item(&loaded), item(&denylist));
+            }
+        }
+        assert_eq!(loaded.forget(Timestamp::from_secs(51), |_, _| false), tokens.len());
+        assert_eq!(loaded.structure.lock().actors.get(0), None, "nobody is named any more");
+    }
+}

@@ -4,6 +4,7 @@
 //! - [`identity`]: the two hashes, and what somebody without the key can and cannot do
 //! - [`format`](mod@format): the files, byte by byte, and what recovery makes of them
 //! - [`operations`]: running it: durability, errors, clocks, audit, backups
+//! - [`performance`]: where the time and the memory go
 //! - [`threats`]: the threat model by boundary
 //! - [`decisions`]: where the design could have gone another way, and why it did not
 
@@ -18,6 +19,9 @@ pub mod format {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("performance.md")]
+pub mod performance {}
 
 #[doc = include_str!("threats.md")]
 pub mod threats {}
