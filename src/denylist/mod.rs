@@ -556,18 +556,20 @@ mod tests {
         !is_absent && denylist.judge(token.shape, token.locator, || token.digest, &credential, |_| false).is_some()
     }
 
-    /// Runs `change` while another thread makes sure that what is held stays held.
-    fn while_held(denylist: &Denylist, held: &[Token], change: impl FnOnce()) {
-        let done = AtomicBool::new(false);
+    /// Runs `change` while another thread makes sure, again and again, that the token whose number it last gave denies.
+    fn while_held(denylist: &Denylist, tokens: &[Token], change: impl FnOnce(&AtomicUsize)) {
+        let (begun, done, number) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
-                let mut rounds = 0;
-                while !done.load(Ordering::Relaxed) || rounds == 0 {
-                    assert!(held.iter().all(|token| denies(denylist, token)));
-                    rounds += 1;
+                while !done.load(Ordering::Relaxed) {
+                    begun.store(true, Ordering::Relaxed);
+                    assert!(denies(denylist, &tokens[number.load(Ordering::Relaxed)]));
                 }
             });
-            change();
+            while !begun.load(Ordering::Relaxed) && !reader.is_finished() {
+                std::thread::yield_now();
+            }
+            change(&number);
             done.store(true, Ordering::Relaxed);
             assert!(reader.join().is_ok());
         });
@@ -575,35 +577,46 @@ mod tests {
 
     #[test]
     fn what_is_held_denies_while_the_tables_grow_and_are_swept() {
-        let (denylist, tokens) = (Denylist::new(), tokens(40_500));
-        let (held, others) = tokens.split_at(500);
-        denylist.join_all(held.iter().map(|token| item(token, 10, 0, u32::MAX)));
-        while_held(&denylist, held, || {
-            for (ended, others) in (1..).zip(others.chunks(4_000)) {
+        let (denylist, tokens) = (Denylist::new(), tokens(40_001));
+        denylist.join(item(&tokens[0], 10, 0, u32::MAX));
+        while_held(&denylist, &tokens, |_| {
+            for (ended, others) in (1..).zip(tokens[1..].chunks(4_000)).take(10) {
                 denylist.join_all(others.iter().map(|token| item(token, 10, 0, ended)));
                 denylist.rebuild_filter(2);
-                assert_eq!(denylist.len(), 4_500);
+                assert_eq!(denylist.len(), 4_001);
                 let forgotten = denylist.forget(Timestamp::from_secs(u64::from(ended) + 1), |_, _| false);
                 assert_eq!(forgotten, 4_000);
             }
+            // Others of the same shard come and go.
+            let shard = |token: &Token| narrow::shard_of(token.locator) == narrow::shard_of(tokens[0].locator);
+            for ended in 100..1_000 {
+                let neighbours = tokens[1..].iter().filter(|token| shard(token));
+                denylist.join_all(neighbours.map(|token| item(token, 10, 0, ended)));
+                denylist.forget(Timestamp::from_secs(u64::from(ended) + 1), |_, _| false);
+            }
         });
-        assert_eq!(denylist.len(), 500);
-        assert!(!others.iter().any(|token| denies(&denylist, token)));
+        assert_eq!(denylist.len(), 1);
+        assert!(!tokens[1..].iter().any(|token| denies(&denylist, token)));
     }
 
     #[test]
     fn an_entry_that_moves_out_of_the_table_of_rows_denies_all_the_while() {
-        let (denylist, tokens) = (Denylist::new(), tokens(2_000));
+        let (denylist, tokens) = (Denylist::new(), tokens(20_000));
         denylist.join_all(tokens.iter().map(|token| item(token, 10, 0, u32::MAX)));
-        while_held(&denylist, &tokens, || {
-            // A lift of an older revocation: the later one still denies, and no row says so much.
-            denylist.join_all(tokens.iter().map(|token| item(token, 0, 5, u32::MAX)));
+        while_held(&denylist, &tokens, |number| {
+            for (place, token) in tokens.iter().enumerate() {
+                number.store(place, Ordering::Relaxed);
+                // The reader is to be at it by then.
+                (0..100).for_each(|_| std::hint::spin_loop());
+                // A lift of an older revocation: the later one still denies, and no row says so much.
+                denylist.join(item(token, 0, 5, u32::MAX));
+            }
         });
         assert_eq!(denylist.rows().count(), 0);
-        assert_eq!(denylist.others().count(), 2_000);
+        assert_eq!(denylist.others().count(), 20_000);
         denylist.join_all(tokens.iter().map(|token| item(token, 0, 10, u32::MAX)));
         assert!(!tokens.iter().any(|token| denies(&denylist, token)), "lifted");
-        assert_eq!(denylist.len(), 2_000);
+        assert_eq!(denylist.len(), 20_000);
     }
 
     #[test]
