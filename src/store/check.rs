@@ -296,11 +296,17 @@ impl Shared {
             shapes &= !kind.shapes();
             let mut visit_id = |id: IdRef<'a>| {
                 let part = self.keyring.id_part(kind as usize, id.as_bytes());
-                let mut scopes =
-                    (0..).zip(scopes).filter(|(scope, _)| shapes_of_kind >> (kind as usize * 4 + scope) & 1 != 0);
-                scopes.find_map(|(scope, scope_part)| {
-                    visit(Probe { shape: Shape::of(kind, scope), id, locator: part.and(scope_part).locator() })
-                })
+                let mut rest = shapes_of_kind;
+                while rest != 0 {
+                    let scope = rest.trailing_zeros() as usize % 4;
+                    rest &= rest - 1;
+                    let locator = part.and(scopes.get(scope).copied().unwrap_or_default()).locator();
+                    let found = visit(Probe { shape: Shape::of(kind, scope), id, locator });
+                    if found.is_some() {
+                        return found;
+                    }
+                }
+                None
             };
             let found = match kind {
                 Kind::Group => presented.credential.groups.iter().find_map(|group| visit_id(IdRef::Name(group))),
