@@ -112,11 +112,13 @@ impl Shape {
         self.kind as usize * 4 + self.in_tenant as usize + self.at_issuer as usize * 2
     }
 
-    /// The indices of all shapes that name a tenant or an issuer.
-    pub(crate) const SCOPED: u64 = 0xe_eeee_eeee;
-
-    /// The indices of all shapes that name neither, of the kinds of which a credential names one at most, by a text.
-    pub(crate) const PLAIN: u64 = 0x1011_1111;
+    /// The indices of all shapes that name a tenant, and of those that name an issuer.
+    pub(crate) const IN_TENANT: u64 = 0xa_aaaa_aaaa;
+    pub(crate) const AT_ISSUER: u64 = 0xc_cccc_cccc;
+    /// The indices of all shapes of the kinds of which a credential names one at most, by a text as a rule.
+    pub(crate) const NAMED_BY_ONE_TEXT: u64 = 0xf0ff_ffff;
+    /// Those of them that name neither tenant nor issuer.
+    pub(crate) const PLAIN: u64 = Self::NAMED_BY_ONE_TEXT & !(Self::IN_TENANT | Self::AT_ISSUER);
 
     /// The shape with an index.
     pub(crate) fn from_index(index: usize) -> Option<Self> {

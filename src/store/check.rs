@@ -133,12 +133,23 @@ impl Shared {
 
     /// The same for shapes of all sorts.
     #[inline(never)]
-    fn may_hold_any(&self, presented: Presented<'_>, shapes: u64, filter: FilterView<'_>) -> bool {
+    fn may_hold_any(&self, presented: Presented<'_>, mut shapes: u64, filter: FilterView<'_>) -> bool {
         let mut found = false;
-        self.probe(presented, shapes, |probe| {
-            found |= filter.may_contain(probe.locator);
-            None::<()>
-        });
+        if shapes & !Shape::NAMED_BY_ONE_TEXT != 0 || !presented.credential.is_plain() || presented.supplied.is_some() {
+            self.probe(presented, shapes, |probe| {
+                found |= filter.may_contain(probe.locator);
+                None::<()>
+            });
+            return found;
+        }
+        let scopes = self.scopes(presented, shapes);
+        while shapes != 0 {
+            let index = shapes.trailing_zeros() as usize;
+            shapes &= shapes - 1;
+            let id = presented.credential.text_of(index / 4).unwrap_or_default();
+            let scope = scopes.get(index % 4).copied().unwrap_or_default();
+            found |= filter.may_contain(self.keyring.id_part(index / 4, id.as_bytes()).and(scope).locator());
+        }
         found
     }
 
@@ -289,7 +300,7 @@ impl Shared {
         mut shapes: u64,
         mut visit: impl FnMut(Probe<'a>) -> Option<T>,
     ) -> Option<T> {
-        let scopes = if shapes & Shape::SCOPED == 0 { [Part::default(); 4] } else { self.scopes(presented) };
+        let scopes = self.scopes(presented, shapes);
         while shapes != 0 {
             let kind = Kind::ALL.get(shapes.trailing_zeros() as usize / 4).copied()?;
             let shapes_of_kind = shapes & kind.shapes();
@@ -320,10 +331,12 @@ impl Shared {
         None
     }
 
-    /// What each of the four scopes adds to a locator: none, the tenant, the issuer, both.
-    fn scopes(&self, presented: Presented<'_>) -> [Part; 4] {
-        let tenant = presented.tenant().map_or_else(Part::default, |tenant| self.keyring.tenant_part(tenant));
-        let issuer = presented.issuer().map_or_else(Part::default, |issuer| self.keyring.issuer_part(issuer));
+    /// What each of the four scopes adds to a locator: none, the tenant, the issuer, both; as far as these shapes ask.
+    fn scopes(&self, presented: Presented<'_>, shapes: u64) -> [Part; 4] {
+        let tenant = presented.tenant().filter(|_| shapes & Shape::IN_TENANT != 0);
+        let issuer = presented.issuer().filter(|_| shapes & Shape::AT_ISSUER != 0);
+        let tenant = tenant.map_or_else(Part::default, |tenant| self.keyring.tenant_part(tenant));
+        let issuer = issuer.map_or_else(Part::default, |issuer| self.keyring.issuer_part(issuer));
         [Part::default(), tenant, issuer, tenant.and(issuer)]
     }
 }
