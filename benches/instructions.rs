@@ -15,13 +15,14 @@ use std::process::{Command, ExitCode};
 use rescind::{Credential, Key, Options, Revocation, Store, Subject, Verdict};
 
 /// Each case: its name, what runs, and how many instructions it may take.
-const CASES: [(&str, Case, u64); 13] = [
+const CASES: [(&str, Case, u64); 14] = [
     ("absent/1", Case::Check { subjects: 1, dated: false }, 196),
     ("absent/2", Case::Check { subjects: 2, dated: false }, 291),
     ("absent/4", Case::Check { subjects: 4, dated: false }, 483),
     ("absent/1/dated", Case::Check { subjects: 1, dated: true }, 278),
     ("absent/2/dated", Case::Check { subjects: 2, dated: true }, 373),
     ("absent/4/dated", Case::Check { subjects: 4, dated: true }, 565),
+    ("scoped/4/dated", Case::Scoped, 818),
     ("present/1", Case::Present, 1_485),
     ("many/1", Case::CheckMany { subjects: 1, dated: false }, 255),
     ("many/4", Case::CheckMany { subjects: 4, dated: false }, 608),
@@ -40,6 +41,9 @@ enum Case {
     /// of which only the way there is counted; otherwise the clock is read within the process, in some tens of
     /// instructions.
     Check { subjects: usize, dated: bool },
+    /// As a dated [`Case::Check`] of four subjects, in a store where users were revoked each in a tenant: who serves many
+    /// tenants has that.
+    Scoped,
     /// A prepared credential whose token is revoked.
     Present,
     /// [`Case::Check`], 32 at a time.
@@ -125,6 +129,15 @@ impl Case {
             Self::Check { subjects, dated } => {
                 let ids = ids("absent");
                 let credentials: Vec<_> = ids.iter().map(|ids| ids.credential(subjects, dated)).collect();
+                assert_eq!(check(&store, &credentials, rounds), rounds * CREDENTIALS);
+            }
+            Self::Scoped => {
+                for n in 0..ENTRIES {
+                    let Ids { user, tenant, .. } = Ids::new("present", n);
+                    store.revoke(Revocation::of(Subject::user(user).in_tenant(tenant))).unwrap();
+                }
+                let ids = ids("absent");
+                let credentials: Vec<_> = ids.iter().map(|ids| ids.credential(4, true)).collect();
                 assert_eq!(check(&store, &credentials, rounds), rounds * CREDENTIALS);
             }
             Self::Present => {

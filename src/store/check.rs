@@ -144,11 +144,16 @@ impl Shared {
         }
         let scopes = self.scopes(presented, shapes);
         while shapes != 0 {
-            let index = shapes.trailing_zeros() as usize;
-            shapes &= shapes - 1;
-            let id = presented.credential.text_of(index / 4).unwrap_or_default();
-            let scope = scopes.get(index % 4).copied().unwrap_or_default();
-            found |= filter.may_contain(self.keyring.id_part(index / 4, id.as_bytes()).and(scope).locator());
+            let kind = shapes.trailing_zeros() as usize / 4;
+            let id = presented.credential.text_of(kind).unwrap_or_default();
+            let part = self.keyring.id_part(kind, id.as_bytes());
+            let mut of_kind = shapes & 0b1111 << (kind * 4);
+            shapes ^= of_kind;
+            while of_kind != 0 {
+                let scope = scopes.get(of_kind.trailing_zeros() as usize % 4).copied().unwrap_or_default();
+                of_kind &= of_kind - 1;
+                found |= filter.may_contain(part.and(scope).locator());
+            }
         }
         found
     }
