@@ -313,6 +313,53 @@ fn a_lift_that_is_on_its_way_does_not_void_what_comes_after_it() {
     }
 }
 
+/// More credentials than one batch, naming few subjects and many, the short way and the long, revoked and not.
+#[test]
+fn check_many_says_what_check_says() {
+    let store = Store::in_memory();
+    let subjects = [
+        Subject::token("t3"),
+        Subject::opaque_token("secret"),
+        Subject::session("s5").in_tenant("acme"),
+        Subject::user("u7").in_tenant("acme").at_issuer("iss"),
+        Subject::group("g2"),
+        Subject::tenant("beta"),
+        Subject::family("f".repeat(1000)),
+    ];
+    store.revoke_many(subjects.map(Revocation::of)).unwrap();
+    let long = "f".repeat(1000);
+    let many: Vec<String> = (0..40).map(|n| format!("g{}", n + 1)).collect();
+    let names: Vec<[String; 3]> = (0..200).map(|n| ["t", "s", "u"].map(|kind| format!("{kind}{}", n % 10))).collect();
+    let credentials: Vec<Credential<'_>> = (0_u64..)
+        .zip(&names)
+        .map(|(n, [token, session, user])| {
+            let mut credential = Credential::new();
+            credential = match n % 7 {
+                0 => credential.opaque_token(if n % 2 == 0 { "secret" } else { "another" }),
+                _ => credential.token(token),
+            };
+            if n % 3 > 0 {
+                credential = credential.session(session).user(user).tenant(if n % 5 == 0 { "beta" } else { "acme" });
+            }
+            if n % 4 == 0 {
+                credential = credential.issuer("iss").expires_at_secs(if n % 8 == 0 { 1_u64 } else { 1 << 33 });
+            }
+            if n % 11 == 0 {
+                credential = credential.groups(if n % 2 == 0 { &many[..1] } else { &many[..] });
+            }
+            if n % 13 == 0 { credential.family(&long) } else { credential }
+        })
+        .collect();
+    let mut verdicts = vec![Verdict::Clear; 3];
+    for len in [0, 1, 31, 32, 33, 200] {
+        store.check_many(&credentials[..len], &mut verdicts);
+        let expected: Vec<Verdict> = credentials[..len].iter().map(|credential| store.check(credential)).collect();
+        assert_eq!(verdicts, expected, "of {len}");
+    }
+    let revoked = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Revoked(_))).count();
+    assert!((50..150).contains(&revoked), "{revoked}");
+}
+
 #[test]
 fn check_many_answers_in_order() {
     let clock = clock();

@@ -98,18 +98,16 @@ impl Shared {
     /// The verdicts on many credentials.
     pub(super) fn check_many(&self, credentials: &[Credential<'_>], verdicts: &mut Vec<Verdict>) {
         verdicts.clear();
-        // Most are let in: the others are put in their places afterwards.
-        verdicts.resize(credentials.len(), Verdict::Clear);
+        verdicts.reserve(credentials.len());
         let now = OnceCell::new();
         let now = || *now.get_or_init(|| self.clock.coarse_wall());
-        for (batch, verdicts) in credentials.chunks(BATCH).zip(verdicts.chunks_mut(BATCH)) {
+        for batch in credentials.chunks(BATCH) {
             let held = self.may_hold_each(batch);
-            for (index, (credential, verdict)) in batch.iter().zip(verdicts).enumerate() {
+            for (index, credential) in batch.iter().enumerate() {
                 let presented = Presented::alone(credential);
                 let may_be_held = held >> index & 1 != 0;
-                if may_be_held || !self.is_surely_clear(presented, now) {
-                    *verdict = self.judge(presented, may_be_held, now);
-                }
+                let is_clear = !may_be_held && self.is_surely_clear(presented, now);
+                verdicts.push(if is_clear { Verdict::Clear } else { self.judge(presented, may_be_held, now) });
             }
         }
     }
