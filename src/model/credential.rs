@@ -112,7 +112,6 @@ pub struct Credential<'a> {
     /// What it brings, and what of that is malformed: kept up to date, so that a check asks with one instruction.
     present: Claims,
     malformed: Claims,
-    has_opaque: bool,
     /// No later than this are `iat`, `auth_time` and session start; no earlier is `exp`. Bounds, for a quick look: what
     /// they do not settle, the claims themselves do.
     latest: Timestamp,
@@ -142,7 +141,6 @@ impl Default for Credential<'_> {
             shapes: EVERYONE,
             present: Claims::default(),
             malformed: Claims::default(),
-            has_opaque: false,
             latest: Timestamp::MIN,
             earliest_end: Timestamp::MAX,
             ids: [None, None, None, None, None, None, None, None],
@@ -264,7 +262,7 @@ impl<'a> Credential<'a> {
     /// The token by its id: a `jti` (RFC 7519 section 4.1.7), or an API-key id.
     #[inline]
     pub fn token(mut self, jti: impl Into<Cow<'a, str>>) -> Self {
-        (self.has_opaque, self.opaque) = (false, None);
+        self.opaque = None;
         self.name(Kind::Token, Claim::Token, jti.into());
         self
     }
@@ -275,7 +273,7 @@ impl<'a> Credential<'a> {
         // An empty secret is malformed, as an empty id is; a long one is not.
         let mut out = self.token(if secret.is_empty() { "" } else { "opaque" });
         if !secret.is_empty() {
-            (out.has_opaque, out.opaque) = (true, Some(OpaqueId::of(secret)));
+            out.opaque = Some(OpaqueId::of(secret));
             let [token, ..] = &mut out.ids;
             *token = None;
         }
@@ -453,7 +451,7 @@ impl<'a> Credential<'a> {
     /// Whether all that it names of the plain kinds are texts: no opaque token is among them.
     #[inline]
     pub(crate) const fn is_plain(&self) -> bool {
-        !self.has_opaque
+        self.opaque.is_none()
     }
 
     /// Whether it brings nothing malformed, and all of these claims.

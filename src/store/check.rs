@@ -230,7 +230,7 @@ impl Shared {
                 return Verdict::Revoked(denial);
             }
         }
-        match self.is_doubtful(presented).then(|| self.doubt(presented)).flatten() {
+        match self.doubt(presented) {
             Some(cause) => Verdict::Unknown(cause),
             None => Verdict::Clear,
         }

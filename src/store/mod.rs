@@ -92,8 +92,8 @@ struct Shared {
 #[derive(Debug)]
 struct Engine {
     shared: Arc<Shared>,
-    /// Held from the look at what is known until the commit is on its way, so that commits are sent in the order in
-    /// which they were applied.
+    /// Held from the look at what is known until the commit is on its way and what it denies is applied: commits are sent
+    /// in the order in which they are applied, and a snapshot sees whatever the log holds before it.
     writing: Mutex<()>,
     /// None for a store that keeps nothing on disk.
     commits: Option<Sender<Message>>,

@@ -20,6 +20,8 @@ use super::{Acknowledgement, CloseError, Counters, Durability, Engine, OpenError
 
 /// Up to so many entries, one thread fills the filter.
 const ALONE: usize = 1 << 18;
+/// How many do, at most: memory is not faster for more.
+const THREADS_MAX: usize = 8;
 /// How many tenants can have a maximum credential age of their own: all of them are one record of the log.
 const TENANT_AGES_MAX: usize = 4096;
 
@@ -99,7 +101,7 @@ impl Engine {
             Loaded::Record(Record::Entry(item)) => denylist.join(item),
             Loaded::Record(Record::Limits(limits)) => *recorded.lock() = Some(limits),
         })?;
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX);
         denylist.rebuild_filter(if denylist.len() < ALONE { 1 } else { threads });
         // What is not recorded is the default.
         let recorded = recorded.into_inner().unwrap_or_else(|| limits(&Options::default().policy, &recovered.keyring));
