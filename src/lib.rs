@@ -89,8 +89,8 @@ pub use model::{
     NumericDate, Reason, Revocation, SPARED_SESSIONS_MAX, Shape, Subject, Timestamp, Verdict,
 };
 pub use store::{
-    Acknowledgement, CloseError, Durability, Explanation, Fact, MaintenanceReport, OpenError, Options, Pending,
-    Receipt, SnapshotError, SnapshotReport, Stats, Store, TenantStore, WriteError,
+    Acknowledgement, CloseError, CopyError, Durability, Explanation, Fact, MaintenanceReport, OpenError, Options,
+    Pending, Receipt, SnapshotError, SnapshotReport, Stats, Store, TenantStore, WriteError,
 };
 
 /// The README's examples are tests.

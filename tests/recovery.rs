@@ -436,9 +436,11 @@ fn a_store_of_a_later_format_is_not_opened() {
     let image = large_image();
     for name in image.files.keys() {
         let mut files = image.files.clone();
-        reseal(files.get_mut(name).unwrap(), 8, &3_u32.to_le_bytes());
+        reseal(files.get_mut(name).unwrap(), 8, &4_u32.to_le_bytes());
         match open_files(files) {
-            Err(OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 3 })) => assert_eq!(file, *name),
+            Err(OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 4 })) => assert_eq!(file, *name),
+            // What MARK says is not needed.
+            Ok(_) if name == "MARK" => {}
             Ok(_) => {
                 // What the newest snapshot makes superfluous is not read.
                 let is_superfluous =
@@ -531,10 +533,11 @@ fn work(store: &Store, told: &mut Told, until_error: bool) {
                 let result = store.snapshot();
                 if result.is_ok() {
                     told.snapshotted = told.revoked.len();
+                    is_poisoned = false;
                 }
                 match result {
                     Ok(_) | Err(SnapshotError::File(_)) => continue,
-                    Err(SnapshotError::Poisoned(error)) => Err(WriteError::NotDurable(error)),
+                    Err(SnapshotError::Poisoned { error, .. }) => Err(WriteError::NotDurable(error)),
                     Err(error) => panic!("step {step}: {error}"),
                 }
             }
@@ -761,8 +764,6 @@ fn a_failed_sync_is_never_tried_again() {
     assert!(is_disabled(&store, "user"), "what undoes is not applied");
     assert!(matches!(store.lift(Subject::token("lifted")), Err(WriteError::NotDurable(_))));
     assert!(is_denied(&store, "lifted"), "what undoes is not applied");
-    assert!(matches!(store.snapshot(), Err(SnapshotError::Poisoned(_))));
-    assert!(store.close().is_err());
     assert_eq!(disk.operations(), operations, "the disk is left alone");
 
     let store = open(&disk.crash_image(0)).unwrap();

@@ -60,7 +60,7 @@ fn fill(store: &Store) {
 #[test]
 #[ignore = "writes the vectors of a new format"]
 fn write_vectors() {
-    let format = 2;
+    let format = 3;
     assert!(!folder(format).exists(), "vectors that are there never change");
     let storage = MemoryStorage::new();
     fill(&options().open_on(Arc::new(storage.clone())).unwrap());
@@ -81,8 +81,8 @@ fn a_store_of_format_1_is_refused_by_its_number() {
 }
 
 #[test]
-fn a_store_of_format_2_is_opened_whole() {
-    let store = options().open_on(Arc::new(MemoryStorage::from_files(files(2)))).unwrap();
+fn a_store_of_format_3_is_opened_whole() {
+    let store = options().open_on(Arc::new(MemoryStorage::from_files(files(3)))).unwrap();
     assert_eq!(store.len(), 11);
     assert_eq!(store.stats().recovery.torn_tail_bytes, 0);
     assert_eq!(store.stats().recovery.snapshot_records, 7, "six entries and the limits");
@@ -117,13 +117,13 @@ fn a_store_of_format_2_is_opened_whole() {
 
 #[test]
 fn a_store_of_a_later_format_is_refused_by_its_number() {
-    let mut files = files(2);
+    let mut files = files(3);
     for byte in files.get_mut("STORE").unwrap().iter_mut().skip(8).take(1) {
-        *byte = 3;
+        *byte = 4;
     }
     let error = options().open_on(Arc::new(MemoryStorage::from_files(files))).unwrap_err();
     assert!(
-        matches!(&error, OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 3 }) if file == "STORE"),
+        matches!(&error, OpenError::Recovery(RecoveryError::UnknownFormat { file, version: 4 }) if file == "STORE"),
         "{error}"
     );
 }

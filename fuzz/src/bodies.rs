@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use rescind::storage::MemoryStorage;
 use rescind::{
-    Acknowledgement, Credential, Effect, Key, ManualClock, OpenError, Options, Receipt, Revocation, Store, Subject,
-    Timestamp, Verdict, WriteError,
+    Acknowledgement, Credential, Effect, Key, ManualClock, OpenError, Options, Receipt, Revocation, SnapshotError,
+    SnapshotReport, Store, Subject, Timestamp, Verdict, WriteError,
 };
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The files of a store.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -42,7 +42,8 @@ pub fn log_open(data: &[u8]) {
     match input.u8() % 4 {
         0 => {
             let mut files = image.files.clone();
-            let names: Vec<String> = files.keys().filter(|name| name.starts_with("wal-")).cloned().collect();
+            let is_of_the_log = |name: &&String| name.starts_with("wal-") || *name == "MARK";
+            let names: Vec<String> = files.keys().filter(is_of_the_log).cloned().collect();
             input.patch(&mut files, &names);
             if let Some(denied) = opens_soundly(files.clone()) {
                 image.check_prefix(&files, &denied);
@@ -209,9 +210,11 @@ struct Image {
 }
 
 impl Image {
-    /// The log is a sequence: what is lost is its end, within the last segment, and only from a frame that was altered.
+    /// The log is a sequence: what is lost is its end, within the last segment, only from a frame that was altered, and
+    /// only where `MARK` was, too.
     fn check_prefix(&self, files: &Files, denied: &[bool]) {
         let Some(lost) = denied.iter().position(|denied| !denied) else { return };
+        assert_ne!(files.get("MARK"), self.files.get("MARK"), "token {lost} is lost, and MARK said that it was there");
         assert!(denied.iter().skip(lost).all(|denied| !denied), "a hole in the log: {denied:?}");
         let (segment, range) = &self.frames[lost];
         assert_eq!(segment, &self.frames[TOKENS - 1].0, "only the last segment has a torn tail");
@@ -294,7 +297,7 @@ fn snapshot_name(batch: u64) -> String {
 fn header(magic: [u8; 8], batch: u64, file_bytes: u64, chain: u64) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[0..8].copy_from_slice(&magic);
-    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&3_u32.to_le_bytes());
     bytes[12..16].copy_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
     bytes[16..32].copy_from_slice(&STORE_ID);
     bytes[32..48].copy_from_slice(&key_id());
@@ -331,9 +334,10 @@ impl Forged {
         for word in [payload.len() as u64, batch, previous, synced, START_SECS * 1_000_000_000, 0, 0] {
             head.extend_from_slice(&word.to_le_bytes());
         }
-        head.extend_from_slice(&xxh3_64(&head).to_le_bytes());
+        let seed = u64::from_le_bytes(STORE_ID[..8].try_into().expect("8 bytes"));
+        head.extend_from_slice(&xxh3_64_with_seed(&head, seed).to_le_bytes());
         head.extend_from_slice(payload);
-        self.chain = xxh3_64(&head);
+        self.chain = xxh3_64_with_seed(&head, seed);
         self.bytes.extend_from_slice(&head);
         self.bytes.extend_from_slice(&self.chain.to_le_bytes());
     }
@@ -401,6 +405,10 @@ fn forge(input: &mut Input<'_>, with_snapshots: bool) -> Files {
             (batch, chain) = (next.wrapping_sub(1), file.chain);
             files.insert(segment_name(number), file.finish());
         }
+    }
+    if input.u8() % 2 == 1 {
+        let (batch, chain) = (input.number(batch), input.number(chain));
+        files.insert("MARK".to_owned(), header(*b"RSCNDMRK", batch, 0, chain).to_vec());
     }
     files
 }
@@ -561,13 +569,13 @@ impl Machine {
                 });
             }
             9 => {
-                if self.store.snapshot().is_err() {
-                    assert!(self.faulty, "nothing was wrong with the disk");
-                }
+                let taken = self.store.snapshot();
+                self.snapshotted(&taken);
             }
             10 => {
-                let failed = self.store.maintain().snapshot.is_some_and(|snapshot| snapshot.is_err());
-                assert!(!failed || self.faulty, "nothing was wrong with the disk");
+                if let Some(taken) = self.store.maintain().snapshot {
+                    self.snapshotted(&taken);
+                }
             }
             11 => {
                 let secs = u64::from(which) * 4;
@@ -585,6 +593,17 @@ impl Machine {
                 let kind = kinds[usize::from(which >> 5) % kinds.len()];
                 self.disk.fail_at(self.disk.operations() + u64::from(which) % 16, kind, which & 16 != 0);
                 self.faulty = true;
+            }
+        }
+    }
+
+    /// A snapshot holds what is in force, also what could not be written before, and nothing that is not.
+    fn snapshotted(&mut self, taken: &Result<SnapshotReport, SnapshotError>) {
+        assert!(taken.is_ok() || self.faulty, "nothing was wrong with the disk: {taken:?}");
+        if taken.is_ok() {
+            assert_eq!(self.store.stats().unsaved, 0);
+            for fact in self.facts.values_mut() {
+                fact.kept = if fact.now { Known::Yes } else { Known::No };
             }
         }
     }

@@ -1,16 +1,17 @@
 //! The bytes of the files: headers and frames. Pictures of them are in [`manual::format`](crate::manual::format).
 //!
-//! Integers are little-endian. Every checksum is XXH3-64.
+//! Integers are little-endian. Every checksum is XXH3-64, in frames seeded with the store's id: what somebody has had
+//! written *into* a frame, as an actor's name for instance, does not pass for one.
 
 use std::time::Duration;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use crate::clock::Reading;
 use crate::model::{KeyId, Timestamp};
 
 /// The version of the format. A store of another version is not opened.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const FRAME_HEADER_BYTES: usize = 72;
 pub(crate) const FRAME_TRAILER_BYTES: usize = 8;
@@ -25,12 +26,26 @@ const FRAME_MAGIC: [u8; 4] = *b"RFRM";
 const CHECKSUM_AT: usize = HEADER_BYTES - 8;
 const FRAME_CHECKSUM_AT: usize = FRAME_HEADER_BYTES - 8;
 
+/// What the checksums of frames start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seed(u64);
+
+/// Headers name the store themselves, and stand where nothing else does.
+const UNSEEDED: Seed = Seed(0);
+
+impl Seed {
+    pub(crate) fn of(store_id: &[u8; 16]) -> Self {
+        Self(Reader(store_id).u64().unwrap_or_default())
+    }
+}
+
 /// What a file is, as its first eight bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Store,
     Segment,
     Snapshot,
+    Mark,
 }
 
 impl FileKind {
@@ -39,21 +54,22 @@ impl FileKind {
             Self::Store => *b"RSCNDSTR",
             Self::Segment => *b"RSCNDWAL",
             Self::Snapshot => *b"RSCNDSNP",
+            Self::Mark => *b"RSCNDMRK",
         }
     }
 }
 
-/// The first bytes of `STORE`, of every segment and of every snapshot.
+/// The first bytes of `STORE`, of `MARK`, of every segment and of every snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: FileKind,
     pub(crate) store_id: [u8; 16],
     pub(crate) key_id: KeyId,
-    /// Of a segment the first batch, of a snapshot the last one it holds.
+    /// Of a segment the first batch, of a snapshot the last one it holds, of the mark the last one that is on disk.
     pub(crate) batch: u64,
     /// Of a segment the length of the file.
     pub(crate) file_bytes: u64,
-    /// The checksum of the last frame before this file.
+    /// The checksum of the last frame before this file; of the mark that of its batch.
     pub(crate) chain: u64,
     pub(crate) reading: Reading,
 }
@@ -79,7 +95,7 @@ impl Header {
             out.put(&word.to_le_bytes());
         }
         out.put_reading(self.reading);
-        out.seal(CHECKSUM_AT)
+        out.seal(CHECKSUM_AT, UNSEEDED)
     }
 
     pub(crate) fn decode(bytes: &[u8], kind: FileKind) -> Result<Self, HeaderError> {
@@ -89,7 +105,7 @@ impl Header {
             return Err(HeaderError::Damaged);
         }
         let format = fields.u32().ok_or(HeaderError::Damaged)?;
-        let sealed = bytes.get(..HEADER_BYTES).is_some_and(|bytes| is_sealed(bytes, CHECKSUM_AT));
+        let sealed = bytes.get(..HEADER_BYTES).is_some_and(|bytes| is_sealed(bytes, CHECKSUM_AT, UNSEEDED));
         if !sealed {
             // A later version may have another header: its number is all that can be believed.
             return Err(if format > FORMAT { HeaderError::Format(format) } else { HeaderError::Damaged });
@@ -149,7 +165,7 @@ pub(crate) struct Frame<'a> {
 }
 
 impl FrameHeader {
-    fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
+    fn encode(&self, seed: Seed) -> [u8; FRAME_HEADER_BYTES] {
         let mut out = Fields::<FRAME_HEADER_BYTES>::new();
         out.put(&FRAME_MAGIC);
         let kind: u32 = match self.kind {
@@ -162,25 +178,25 @@ impl FrameHeader {
             out.put(&word.to_le_bytes());
         }
         out.put_reading(self.reading);
-        out.seal(FRAME_CHECKSUM_AT)
+        out.seal(FRAME_CHECKSUM_AT, seed)
     }
 
     /// Appends the frame, and gives its checksum.
-    pub(crate) fn write(&self, payload: &[u8], out: &mut Vec<u8>) -> u64 {
-        let header = self.encode();
+    pub(crate) fn write(&self, payload: &[u8], seed: Seed, out: &mut Vec<u8>) -> u64 {
+        let header = self.encode(seed);
         out.extend_from_slice(&header);
         out.extend_from_slice(payload);
-        let checksum = frame_checksum(&header, payload);
+        let checksum = frame_checksum(&header, payload, seed);
         out.extend_from_slice(&checksum.to_le_bytes());
         checksum
     }
 
     /// The header at the start of `bytes`, if its own checksum holds.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8], seed: Seed) -> Option<Self> {
         let bytes = bytes.get(..FRAME_HEADER_BYTES)?;
         let mut fields = Reader(bytes);
         let magic: [u8; 4] = fields.take()?;
-        if magic != FRAME_MAGIC || !is_sealed(bytes, FRAME_CHECKSUM_AT) {
+        if magic != FRAME_MAGIC || !is_sealed(bytes, FRAME_CHECKSUM_AT, seed) {
             return None;
         }
         let kind = match fields.u32()? {
@@ -198,12 +214,12 @@ impl FrameHeader {
 
 impl<'a> Frame<'a> {
     /// The frame at the start of `bytes`, if it is whole and its checksums hold.
-    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let header = FrameHeader::decode(bytes)?;
+    pub(crate) fn decode(bytes: &'a [u8], seed: Seed) -> Option<Self> {
+        let header = FrameHeader::decode(bytes, seed)?;
         let (head, rest) = bytes.split_at_checked(FRAME_HEADER_BYTES)?;
         let (payload, rest) = rest.split_at_checked(header.payload_bytes)?;
         let checksum = Reader(rest).u64()?;
-        (checksum == frame_checksum(head, payload)).then_some(Self { header, payload, checksum })
+        (checksum == frame_checksum(head, payload, seed)).then_some(Self { header, payload, checksum })
     }
 
     /// How long the whole frame is.
@@ -217,16 +233,16 @@ pub(crate) fn possible_frames(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ 
     bytes.windows(FRAME_MAGIC.len()).enumerate().filter(|(_, window)| *window == FRAME_MAGIC).map(|(offset, _)| offset)
 }
 
-fn frame_checksum(header: &[u8], payload: &[u8]) -> u64 {
-    let mut hasher = Xxh3::new();
+fn frame_checksum(header: &[u8], payload: &[u8], seed: Seed) -> u64 {
+    let mut hasher = Xxh3::with_seed(seed.0);
     hasher.update(header);
     hasher.update(payload);
     hasher.digest()
 }
 
-fn is_sealed(bytes: &[u8], at: usize) -> bool {
+fn is_sealed(bytes: &[u8], at: usize, seed: Seed) -> bool {
     let Some((body, checksum)) = bytes.split_at_checked(at) else { return false };
-    Reader(checksum).u64() == Some(xxh3_64(body))
+    Reader(checksum).u64() == Some(xxh3_64_with_seed(body, seed.0))
 }
 
 /// Fixed-size bytes, filled from the front.
@@ -255,9 +271,9 @@ impl<const N: usize> Fields<N> {
     }
 
     /// Puts the checksum of the first `at` bytes behind them.
-    fn seal(mut self, at: usize) -> [u8; N] {
+    fn seal(mut self, at: usize, seed: Seed) -> [u8; N] {
         debug_assert!(self.used <= at && at + 8 == N, "the fields leave room for the checksum");
-        let checksum = xxh3_64(self.bytes.get(..at).unwrap_or_default());
+        let checksum = xxh3_64_with_seed(self.bytes.get(..at).unwrap_or_default(), seed.0);
         self.used = at;
         self.put(&checksum.to_le_bytes());
         self.bytes

@@ -4,6 +4,7 @@
 //! *snapshot* holds the effect of every batch up to its own number, so that older segments can go.
 
 mod format;
+mod mark;
 mod recovery;
 mod segment;
 mod snapshot;
@@ -16,10 +17,12 @@ use crate::codec::Record;
 use crate::model::{KeyId, Rows};
 use crate::storage::{Storage, StorageFile};
 pub(crate) use format::PAYLOAD_BYTES_MAX;
-use format::{BATCH_MAX, FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES};
-pub(crate) use recovery::{KeySource, recover};
+use format::{BATCH_MAX, FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES, Seed};
+use mark::Mark;
+pub(crate) use recovery::{KeySource, create_filled, recover};
 pub use recovery::{RecoveryError, RecoveryReport};
-use segment::Segment;
+pub(crate) use segment::Spare;
+use segment::{BeginError, Segment};
 pub(crate) use snapshot::{SnapshotWriteError, SnapshotWriter};
 
 /// The room that the frame which ends a segment takes.
@@ -50,6 +53,12 @@ pub(crate) struct StoreIdentity {
     pub(crate) key_id: KeyId,
 }
 
+impl StoreIdentity {
+    fn seed(&self) -> Seed {
+        Seed::of(&self.store_id)
+    }
+}
+
 /// A place in the log: everything up to and including a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
@@ -66,6 +75,8 @@ pub(crate) struct Journal {
     /// How long a new segment is made, in bytes.
     segment_bytes: u64,
     segment: Segment,
+    spare: Spare,
+    mark: Mark,
     written: Position,
     synced: Position,
     /// Bytes of frames written since the journal was opened.
@@ -118,7 +129,7 @@ impl Journal {
             reading,
         };
         self.frame.clear();
-        let chain = header.write(payload, &mut self.frame);
+        let chain = header.write(payload, self.identity.seed(), &mut self.frame);
         self.segment.append(&self.frame).map_err(AppendError::Poisoned)?;
         self.bytes_written += frame_bytes;
         self.written = Position { batch, chain };
@@ -142,15 +153,58 @@ impl Journal {
     fn rotate(&mut self, frame_bytes: u64, reading: Reading) -> Result<(), AppendError> {
         self.sync().map_err(AppendError::Poisoned)?;
         let bytes = self.segment_bytes.max(HEADER_BYTES as u64 + frame_bytes + END_BYTES);
-        let next = Segment::prepare(&*self.storage, self.identity, self.written, bytes, reading)
-            .map_err(AppendError::NotWritten)?;
-        // If this fails, the name may be there or not; if it is, nothing may follow the last batch elsewhere. An empty
-        // segment that is too short has been replaced by it, even.
-        next.publish(&*self.storage).map_err(AppendError::Poisoned)?;
-        // The new segment is on disk before the old one says that it has a successor.
-        self.segment.end(self.written, reading).map_err(AppendError::Poisoned)?;
+        let next = Segment::begin(&*self.storage, self.identity, self.written, bytes, reading, Some(&self.spare));
+        let next = next.map_err(|error| match error {
+            BeginError::NotBegun(error) => AppendError::NotWritten(error),
+            // If it is there, nothing may follow the last batch elsewhere.
+            BeginError::Unknown(error) => AppendError::Poisoned(error),
+        })?;
+        // The new segment is on disk before the old one says that it has a successor. One that was still empty has no
+        // successor: the new one has taken its name.
+        if next.name() != self.segment.name() {
+            self.segment.end(self.written, reading).map_err(AppendError::Poisoned)?;
+        }
         self.segment = next;
         Ok(())
+    }
+
+    /// Goes on after a failed write or sync: reads back what is on disk, as if the store were opened, and begins a new
+    /// segment. What was never acknowledged is wiped: what was written but not synced too, where `only_synced` says that
+    /// this was not enough. The sync that failed is not tried again; what it may have dropped is written anew.
+    ///
+    /// # Errors
+    /// After an error nothing may be appended still.
+    pub(crate) fn heal(&mut self, only_synced: bool, reading: Reading) -> Result<(), RecoveryError> {
+        let up_to = if only_synced { self.synced } else { self.written };
+        let read = recovery::read_log(&*self.storage, self.identity, up_to.batch, &|_| {})?;
+        // The spare segment is removed with all that is temporary.
+        let tidy = || read.tidy(Arc::clone(&self.storage), self.segment_bytes, reading);
+        let healed = self.spare.gone_while(tidy)?;
+        let (spare, bytes_written) = (self.spare.clone(), self.bytes_written);
+        *self = Self { spare, bytes_written, ..healed };
+        self.rotate(0, reading)
+            .map_err(|(AppendError::NotWritten(error) | AppendError::Poisoned(error))| RecoveryError::File(error))
+    }
+
+    /// The place of the segment that is made ahead of its time.
+    pub(crate) fn spare(&self) -> Spare {
+        self.spare.clone()
+    }
+
+    /// The last batch that is known to be on disk.
+    pub(crate) fn synced_batch(&self) -> u64 {
+        self.synced.batch
+    }
+
+    /// Says in `MARK` how far the log is on disk.
+    pub(crate) fn mark(&mut self, reading: Reading) -> Result<(), FileError> {
+        self.mark.write(&*self.storage, self.identity, self.synced, reading).map(drop)
+    }
+
+    /// The same, and waits until that is on disk.
+    pub(crate) fn mark_durably(&mut self, reading: Reading) -> Result<(), FileError> {
+        let file = self.mark.write(&*self.storage, self.identity, self.synced, reading)?;
+        file.sync().map_err(FileError::of("sync", mark::FILE))
     }
 
     /// Begins a snapshot of everything up to `base`, which must be on disk.
@@ -181,9 +235,9 @@ fn create_temporary(storage: &dyn Storage, name: &str) -> Result<Box<dyn Storage
     storage.create(&temporary).map_err(FileError::of("create", &temporary))
 }
 
-/// Gives a synced temporary file its name.
-fn publish(storage: &dyn Storage, name: &str) -> Result<(), FileError> {
-    storage.rename(&temporary(name), name).map_err(FileError::of("rename into", name))?;
+/// Gives a synced temporary file, `made` as if for one name, a name.
+fn publish(storage: &dyn Storage, made: &str, name: &str) -> Result<(), FileError> {
+    storage.rename(&temporary(made), name).map_err(FileError::of("rename into", name))?;
     storage.sync_directory().map_err(FileError::of("sync the directory of", name))
 }
 
@@ -194,14 +248,22 @@ fn prepare_whole(
     fill: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
 ) -> Result<Box<dyn StorageFile>, FileError> {
     let mut file = create_temporary(storage, name)?;
-    let filled = fill(&mut *file).map_err(FileError::of("write", name));
-    let written = filled.and_then(|()| file.sync().map_err(FileError::of("sync", name)));
-    if let Err(error) = written {
-        // What could not be written for want of room must not take what room there is. Opening removes it otherwise.
-        storage.remove(&temporary(name)).ok();
-        return Err(error);
-    }
+    let filled = fill(&mut *file);
+    finish_or_remove(storage, name, &mut *file, filled)?;
     Ok(file)
+}
+
+/// Syncs a temporary file if it could be written, and removes it if it could not: what could not be written for want of
+/// room must not take what room there is. Opening removes it otherwise.
+fn finish_or_remove(
+    storage: &dyn Storage,
+    name: &str,
+    file: &mut dyn StorageFile,
+    written: io::Result<()>,
+) -> Result<(), FileError> {
+    let written = written.map_err(FileError::of("write", name));
+    let synced = written.and_then(|()| file.sync().map_err(FileError::of("sync", name)));
+    synced.inspect_err(|_| _ = storage.remove(&temporary(name)).ok())
 }
 
 /// Makes a whole file appear under its name, or not at all.
@@ -209,7 +271,8 @@ fn create_whole(
     storage: &dyn Storage,
     name: &str,
     fill: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
-) -> Result<(), FileError> {
-    prepare_whole(storage, name, fill)?;
-    publish(storage, name)
+) -> Result<Box<dyn StorageFile>, FileError> {
+    let file = prepare_whole(storage, name, fill)?;
+    publish(storage, name, name)?;
+    Ok(file)
 }

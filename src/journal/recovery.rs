@@ -13,14 +13,19 @@ use zeroize::Zeroizing;
 
 use crate::clock::Reading;
 use crate::codec;
-use crate::model::{Key, Keyring};
+use crate::model::{Key, KeyId, Keyring};
 use crate::storage::{Storage, StorageFile, read_all};
 
-use super::format::{FileKind, FrameKind, HEADER_BYTES, Header, HeaderError, possible_frames};
-use super::format::{Frame, PAYLOAD_BYTES_MAX};
-use super::segment::{Segment, write_zeros};
+use super::format::{
+    FileKind, Frame, FrameKind, HEADER_BYTES, Header, HeaderError, PAYLOAD_BYTES_MAX, possible_frames,
+};
+use super::mark::{self, Mark};
+use super::segment::{BeginError, Segment, Spare, write_zeros};
 use super::snapshot::{self, SnapshotReadError, parse};
-use super::{END_BYTES, FileError, Journal, Loaded, Position, StoreIdentity, create_whole, segment};
+use super::{
+    END_BYTES, FileError, Journal, Loaded, Position, SnapshotWriteError, SnapshotWriter, StoreIdentity, create_whole,
+    segment,
+};
 
 const STORE_FILE: &str = "STORE";
 const KEY_FILE: &str = "KEY";
@@ -43,22 +48,27 @@ pub enum RecoveryError {
     /// A file could not be read or made.
     #[error(transparent)]
     File(#[from] FileError),
+    /// There is no store, and none is to be made.
+    #[error(
+        "there is no store here, and none is made (Options::create_if_missing): check the path, and that its volume is mounted"
+    )]
+    NoStore,
     /// The directory belongs to a store with another key.
     #[error(
         "the store was made with key {expected} and is opened with key {given}: configure the key it was made with"
     )]
     WrongKey {
         /// The id of the key that the store was made with.
-        expected: crate::model::KeyId,
+        expected: KeyId,
         /// The id of the key that was given.
-        given: crate::model::KeyId,
+        given: KeyId,
     },
     /// The key is not in the directory, and none was given.
     #[error(
         "the key of this store was given by configuration and is not kept in it: configure it again (Options::key)"
     )]
     KeyMissing,
-    /// A file is of a format that this version does not know. Format 1 was never released.
+    /// A file is of a format that this version does not know. Formats 1 and 2 were never released.
     #[error(
         "{file} has format {version}, this version knows format {}: open it with the version that wrote it",
         super::format::FORMAT
@@ -70,7 +80,9 @@ pub enum RecoveryError {
         version: u32,
     },
     /// Something that was on disk is gone or altered. Opening would forget revocations, so it is refused.
-    #[error("{segment} is damaged at byte {offset}: {what}. Restore the directory from a backup or from a replica")]
+    #[error(
+        "{segment} is damaged at byte {offset}: {what}. Restore the directory from a backup, or salvage what is readable into a new one"
+    )]
     Corrupt {
         /// The name of the damaged file.
         segment: String,
@@ -99,6 +111,8 @@ pub struct RecoveryReport {
     pub log_records: u64,
     /// The length of the torn tail that was wiped, in bytes: writes that were never acknowledged as durable.
     pub torn_tail_bytes: u64,
+    /// The last batch that `MARK` vouched for; none if it was not there, or torn.
+    pub marked_batch: Option<u64>,
 }
 
 /// An opened journal.
@@ -107,6 +121,8 @@ pub(crate) struct Recovered {
     pub(crate) journal: Journal,
     pub(crate) identity: StoreIdentity,
     pub(crate) keyring: Keyring,
+    /// The key, where it is kept in the directory.
+    pub(crate) kept_key: Option<Key>,
     pub(crate) report: RecoveryReport,
     /// The last clock reading on disk.
     pub(crate) last_reading: Option<Reading>,
@@ -120,56 +136,82 @@ fn corrupt(segment: &str, offset: u64, what: &'static str) -> RecoveryError {
     RecoveryError::Corrupt { segment: segment.to_owned(), offset, what }
 }
 
-/// Opens the journal, making a new one in an empty directory, and gives every record to `visit`.
+/// Opens the journal, making a new one in an empty directory if that is wanted, and gives every record to `visit`.
 pub(crate) fn recover(
     storage: Arc<dyn Storage>,
     key: KeySource,
+    create_if_missing: bool,
     segment_bytes: u64,
     now: Reading,
     visit: &(dyn Fn(Loaded) + Sync),
 ) -> Result<Recovered, RecoveryError> {
-    let names = storage.list().map_err(FileError::of("list", "the directory"))?;
-    let (identity, keyring) = if names.iter().any(|name| name == STORE_FILE) {
+    let names = list(&*storage)?;
+    let (identity, keyring, kept_key) = if names.iter().any(|name| name == STORE_FILE) {
         read_identity(&*storage, &names, key)?
-    } else {
+    } else if create_if_missing {
         initialise(&*storage, &names, key, segment_bytes, now)?
+    } else {
+        return Err(RecoveryError::NoStore);
     };
-    let names = storage.list().map_err(FileError::of("list", "the directory"))?;
+    let read = read_log(&*storage, identity, EVERYTHING, visit)?;
+    let journal = read.tidy(storage, segment_bytes, now)?;
+    let LogRead { report, last_reading, snapshot_bytes, log_bytes, .. } = read;
+    Ok(Recovered { journal, identity, keyring, kept_key, report, last_reading, snapshot_bytes, log_bytes })
+}
+
+/// Reads snapshots and log up to and including a batch, gives every record to `visit`, and edits nothing.
+pub(super) fn read_log(
+    storage: &dyn Storage,
+    identity: StoreIdentity,
+    up_to: u64,
+    visit: &(dyn Fn(Loaded) + Sync),
+) -> Result<LogRead, RecoveryError> {
+    let names = list(storage)?;
     let mut recovery = Recovery {
         storage,
         identity,
+        up_to,
+        mark: None,
         report: RecoveryReport::default(),
         position: Position::default(),
         last_reading: None,
         snapshot_bytes: 0,
         log_bytes: 0,
     };
+    recovery.read_mark(&names)?;
     recovery.read_snapshots(&names, visit)?;
     let tail = recovery.read_segments(&names, visit)?;
-    recovery.tidy(&names, tail, segment_bytes, keyring, now)
+    recovery.hold_against_mark(&tail)?;
+    let Recovery { position, last_reading, report, snapshot_bytes, log_bytes, .. } = recovery;
+    Ok(LogRead { names, identity, position, tail, report, last_reading, snapshot_bytes, log_bytes })
+}
+
+fn list(storage: &dyn Storage) -> Result<Vec<String>, FileError> {
+    storage.list().map_err(FileError::of("list", "the directory"))
 }
 
 fn read_identity(
     storage: &dyn Storage,
     names: &[String],
     key: KeySource,
-) -> Result<(StoreIdentity, Keyring), RecoveryError> {
+) -> Result<(StoreIdentity, Keyring, Option<Key>), RecoveryError> {
     let file = storage.open(STORE_FILE).map_err(FileError::of("open", STORE_FILE))?;
     let bytes = read_all(&*file, HEADER_BYTES as u64).map_err(FileError::of("read", STORE_FILE))?;
     let header = read_header(&bytes, FileKind::Store, STORE_FILE)?;
     if bytes.len() != HEADER_BYTES {
         return Err(corrupt(STORE_FILE, HEADER_BYTES as u64, "it is longer than a header"));
     }
-    let key = match key {
-        KeySource::Given(key) => key,
-        KeySource::Stored if names.iter().any(|name| name == KEY_FILE) => read_key(storage)?,
+    let (key, is_kept) = match key {
+        KeySource::Given(key) => (key, false),
+        KeySource::Stored if names.iter().any(|name| name == KEY_FILE) => (read_key(storage)?, true),
         KeySource::Stored => return Err(RecoveryError::KeyMissing),
     };
     let keyring = Keyring::new(&key);
     if keyring.id() != header.key_id {
         return Err(RecoveryError::WrongKey { expected: header.key_id, given: keyring.id() });
     }
-    Ok((StoreIdentity { store_id: header.store_id, key_id: header.key_id }, keyring))
+    let identity = StoreIdentity { store_id: header.store_id, key_id: header.key_id };
+    Ok((identity, keyring, is_kept.then_some(key)))
 }
 
 fn read_header(bytes: &[u8], kind: FileKind, name: &str) -> Result<Header, RecoveryError> {
@@ -193,7 +235,7 @@ fn initialise(
     key: KeySource,
     segment_bytes: u64,
     now: Reading,
-) -> Result<(StoreIdentity, Keyring), RecoveryError> {
+) -> Result<(StoreIdentity, Keyring, Option<Key>), RecoveryError> {
     let first_segment = segment::name(1);
     for name in names {
         let is_left_over = name.ends_with(".tmp") || *name == first_segment || name == KEY_FILE;
@@ -208,40 +250,95 @@ fn initialise(
             }
         }
     }
-    let key = match key {
-        KeySource::Given(key) => key,
-        KeySource::Stored if names.iter().any(|name| name == KEY_FILE) => read_key(storage)?,
+    let (key, is_kept) = match key {
+        KeySource::Given(key) => (key, false),
+        KeySource::Stored if names.iter().any(|name| name == KEY_FILE) => (read_key(storage)?, true),
         KeySource::Stored => {
             let key = Key::generate().map_err(FileError::of("make a random key for", KEY_FILE))?;
-            create_whole(storage, KEY_FILE, |file| file.write_all_at(key.as_bytes(), 0))?;
-            key
+            create_key(storage, &key)?;
+            (key, true)
         }
     };
     let keyring = Keyring::new(&key);
+    let identity = begin_store(storage, keyring.id(), segment_bytes, now)?;
+    end_store(storage, identity, now)?;
+    Ok((identity, keyring, is_kept.then_some(key)))
+}
+
+/// Gives a new store its id, and makes its first segment.
+fn begin_store(
+    storage: &dyn Storage,
+    key_id: KeyId,
+    segment_bytes: u64,
+    now: Reading,
+) -> Result<StoreIdentity, FileError> {
     let mut store_id = [0; 16];
     getrandom::fill(&mut store_id)
         .map_err(|error| FileError::of("make a random id for", STORE_FILE)(std::io::Error::other(error.to_string())))?;
-    let identity = StoreIdentity { store_id, key_id: keyring.id() };
-    Segment::prepare(storage, identity, Position::default(), segment_bytes, now)?.publish(storage)?;
-    let header = Header {
-        kind: FileKind::Store,
-        store_id,
-        key_id: identity.key_id,
-        batch: 0,
-        file_bytes: 0,
-        chain: 0,
-        reading: now,
-    };
-    create_whole(storage, STORE_FILE, |file| file.write_all_at(&header.encode(), 0))?;
-    Ok((identity, keyring))
+    let identity = StoreIdentity { store_id, key_id };
+    let begun = Segment::begin(storage, identity, Position::default(), segment_bytes, now, None);
+    begun.map_err(|(BeginError::NotBegun(error) | BeginError::Unknown(error))| error)?;
+    Ok(identity)
 }
 
-struct Recovery {
-    storage: Arc<dyn Storage>,
+/// Makes `STORE`, and so a store of the directory.
+fn end_store(storage: &dyn Storage, identity: StoreIdentity, reading: Reading) -> Result<(), FileError> {
+    let StoreIdentity { store_id, key_id } = identity;
+    let header = Header { kind: FileKind::Store, store_id, key_id, batch: 0, file_bytes: 0, chain: 0, reading };
+    create_whole(storage, STORE_FILE, |file| file.write_all_at(&header.encode(), 0)).map(drop)
+}
+
+fn create_key(storage: &dyn Storage, key: &Key) -> Result<(), FileError> {
+    create_whole(storage, KEY_FILE, |file| file.write_all_at(key.as_bytes(), 0)).map(drop)
+}
+
+/// Makes a store of an empty directory, with an id of its own, that holds what `fill` adds, and gives what that gives and
+/// the length of its snapshot in bytes. The key is kept in it if it is given.
+pub(crate) fn create_filled<T, E: From<FileError> + From<SnapshotWriteError>>(
+    storage: &Arc<dyn Storage>,
+    key_id: KeyId,
+    key: Option<&Key>,
+    segment_bytes: u64,
+    reading: Reading,
+    fill: impl FnOnce(&mut SnapshotWriter) -> Result<T, E>,
+) -> Result<(T, u64), E> {
+    let identity = begin_store(&**storage, key_id, segment_bytes, reading)?;
+    let mut writer = SnapshotWriter::create(Arc::clone(storage), identity, Position::default(), reading)?;
+    let filled = fill(&mut writer)?;
+    let bytes = writer.finish()?;
+    if let Some(key) = key {
+        create_key(&**storage, key)?;
+    }
+    end_store(&**storage, identity, reading)?;
+    Ok((filled, bytes))
+}
+
+/// The number of the last batch that is read where all are wanted.
+const EVERYTHING: u64 = u64::MAX;
+
+struct Recovery<'a> {
+    storage: &'a dyn Storage,
     identity: StoreIdentity,
+    /// What comes after this batch is treated as if it were torn.
+    up_to: u64,
+    /// What `MARK` says.
+    mark: Option<Header>,
     report: RecoveryReport,
     /// The last batch that has been read.
     position: Position,
+    last_reading: Option<Reading>,
+    snapshot_bytes: u64,
+    log_bytes: u64,
+}
+
+/// What was read: everything that is needed to go on where the log ends.
+pub(super) struct LogRead {
+    names: Vec<String>,
+    identity: StoreIdentity,
+    /// The last batch.
+    position: Position,
+    tail: Tail,
+    pub(super) report: RecoveryReport,
     last_reading: Option<Reading>,
     snapshot_bytes: u64,
     log_bytes: u64,
@@ -286,7 +383,32 @@ struct Scan {
     unproven: Unproven,
 }
 
-impl Recovery {
+impl Recovery<'_> {
+    fn read_mark(&mut self, names: &[String]) -> Result<(), RecoveryError> {
+        self.mark = mark::read(self.storage, names)?;
+        if self.mark.is_some_and(|mark| (mark.store_id, mark.key_id) != (self.identity.store_id, self.identity.key_id))
+        {
+            return Err(corrupt(mark::FILE, 16, "it belongs to another store"));
+        }
+        self.report.marked_batch = self.mark.map(|mark| mark.batch);
+        Ok(())
+    }
+
+    /// Everything that was once on disk must have been read.
+    fn hold_against_mark(&mut self, tail: &Tail) -> Result<(), RecoveryError> {
+        let Some(mark) = self.mark else { return Ok(()) };
+        if mark.batch > self.position.batch {
+            let what = "the log ends here, and MARK says that more of it was on disk once";
+            return Err(corrupt(&tail.name, tail.offset, what));
+        }
+        // It was written later than what it names.
+        let is_later = self.last_reading.is_none_or(|last| last.wall < mark.reading.wall);
+        if mark.batch == self.position.batch && is_later {
+            self.last_reading = Some(mark.reading);
+        }
+        Ok(())
+    }
+
     fn read_snapshots(&mut self, names: &[String], visit: &(dyn Fn(Loaded) + Sync)) -> Result<(), RecoveryError> {
         let mut batches: Vec<u64> = names.iter().filter_map(|name| parse(name, "snap-", ".snap")).collect();
         batches.sort_unstable_by(|a, b| b.cmp(a));
@@ -423,7 +545,11 @@ impl Recovery {
         let (first_batch, mut starts, mut proven) = (before.batch + 1, Vec::new(), 0_u64);
         let rest_of = |offset: usize| bytes.get(offset..).unwrap_or_default();
         self.reach(before, None, name, offset)?;
-        while let Some(frame) = Frame::decode(rest_of(offset)) {
+        let seed = self.identity.seed();
+        while let Some(frame) = Frame::decode(rest_of(offset), seed) {
+            if frame.header.batch > self.up_to {
+                break;
+            }
             if frame.header.batch != before.batch + 1 || frame.header.previous != before.chain {
                 return Err(corrupt(name, offset as u64, "a frame of another place in the log"));
             }
@@ -460,7 +586,7 @@ impl Recovery {
         // A valid frame further on that was written after this batch was synced proves that this is damage.
         let expected = before.batch + 1;
         let proof = possible_frames(rest_of(offset))
-            .filter_map(|start| Frame::decode(rest_of(offset + start)))
+            .filter_map(|start| Frame::decode(rest_of(offset + start), seed))
             .any(|frame| frame.header.synced >= expected);
         if proof {
             return Err(corrupt(name, offset as u64, "a frame's checksum does not hold, and later ones do"));
@@ -485,6 +611,9 @@ impl Recovery {
         if reached.batch == self.position.batch && reached.chain != self.position.chain {
             return Err(corrupt(name, offset as u64, "the log is not the one that the snapshot was taken of"));
         }
+        if self.mark.is_some_and(|mark| mark.batch == reached.batch && mark.chain != reached.chain) {
+            return Err(corrupt(name, offset as u64, "the log is not the one that MARK was written of"));
+        }
         if reached.batch > self.position.batch {
             self.position = reached;
             // The snapshot was read later than the batch that it ends with was written: its own reading stands.
@@ -492,69 +621,65 @@ impl Recovery {
         }
         Ok(())
     }
+}
 
+impl LogRead {
     /// Edits what has to be edited, now that everything has been read, and goes on where the log ends.
-    fn tidy(
-        self,
-        names: &[String],
-        tail: Tail,
+    pub(super) fn tidy(
+        &self,
+        storage: Arc<dyn Storage>,
         segment_bytes: u64,
-        keyring: Keyring,
         now: Reading,
-    ) -> Result<Recovered, RecoveryError> {
-        for name in names.iter().filter(|name| name.ends_with(".tmp")) {
-            self.storage.remove(name).map_err(FileError::of("remove", name))?;
+    ) -> Result<Journal, RecoveryError> {
+        for name in self.names.iter().filter(|name| name.ends_with(".tmp")) {
+            storage.remove(name).map_err(FileError::of("remove", name))?;
         }
         for name in &self.report.damaged_snapshots {
             // Under its own name it would count as the snapshot before the next, and a good one would go for it.
             let aside = format!("{name}.damaged");
-            self.storage.rename(name, &aside).map_err(FileError::of("rename", name))?;
+            storage.rename(name, &aside).map_err(FileError::of("rename", name))?;
         }
-        if let Some(unended) = tail.unended {
-            let file = self.settle(&unended.name, &Unproven::default(), unended.offset, unended.torn_end)?;
-            Segment::resume(file, unended.name, unended.offset, unended.file_bytes).end(self.position, now)?;
+        let (tail, seed) = (&self.tail, self.identity.seed());
+        // The last segment first: while there may be a frame in it that is not to count, the one before must say that it
+        // is there.
+        let file = settle(&*storage, &tail.name, &tail.unproven, tail.offset, tail.torn_end)?;
+        if let Some(Unended { name, offset, torn_end, file_bytes, .. }) = &tail.unended {
+            let file = settle(&*storage, name, &Unproven::default(), *offset, *torn_end)?;
+            Segment::resume(file, name.clone(), seed, *offset, *file_bytes).end(self.position, now)?;
         }
-        let file = self.settle(&tail.name, &tail.unproven, tail.offset, tail.torn_end)?;
-        self.storage.sync_directory().map_err(FileError::of("sync", "the directory"))?;
-        let segment = Segment::resume(file, tail.name, tail.offset, tail.file_bytes);
-        let journal = Journal {
-            storage: self.storage,
+        storage.sync_directory().map_err(FileError::of("sync", "the directory"))?;
+        let segment_bytes = segment_bytes.clamp(HEADER_BYTES as u64 + END_BYTES, SEGMENT_BYTES_MAX);
+        Ok(Journal {
+            spare: Spare::new(segment_bytes),
+            storage,
             identity: self.identity,
-            segment_bytes: segment_bytes.clamp(HEADER_BYTES as u64 + END_BYTES, SEGMENT_BYTES_MAX),
-            segment,
+            segment_bytes,
+            segment: Segment::resume(file, tail.name.clone(), seed, tail.offset, tail.file_bytes),
+            mark: Mark::default(),
             written: self.position,
             synced: self.position,
             bytes_written: 0,
             frame: Vec::new(),
-        };
-        Ok(Recovered {
-            journal,
-            identity: self.identity,
-            keyring,
-            report: self.report,
-            last_reading: self.last_reading,
-            snapshot_bytes: self.snapshot_bytes,
-            log_bytes: self.log_bytes,
         })
     }
+}
 
-    /// Puts zeros in the place of a torn tail, and makes sure that what was read before it is on disk.
-    ///
-    /// The last frames are written again: what was read may be in the page cache only, and if an earlier process saw a
-    /// sync of it fail, the system takes it for clean and would never write it. From here on it counts as synced.
-    fn settle(
-        &self,
-        name: &str,
-        unproven: &Unproven,
-        offset: u64,
-        end: u64,
-    ) -> Result<Box<dyn StorageFile>, RecoveryError> {
-        let mut file = self.storage.open(name).map_err(FileError::of("open", name))?;
-        if !unproven.frames.is_empty() {
-            file.write_all_at(&unproven.frames, unproven.offset).map_err(FileError::of("write to", name))?;
-        }
-        write_zeros(&mut *file, offset, end).map_err(FileError::of("write to", name))?;
-        file.sync().map_err(FileError::of("sync", name))?;
-        Ok(file)
+/// Puts zeros in the place of a torn tail, and makes sure that what was read before it is on disk.
+///
+/// The last frames are written again: what was read may be in the page cache only, and if a sync of it failed earlier,
+/// the system takes it for clean and would never write it. From here on it counts as synced.
+fn settle(
+    storage: &dyn Storage,
+    name: &str,
+    unproven: &Unproven,
+    offset: u64,
+    end: u64,
+) -> Result<Box<dyn StorageFile>, FileError> {
+    let mut file = storage.open(name).map_err(FileError::of("open", name))?;
+    if !unproven.frames.is_empty() {
+        file.write_all_at(&unproven.frames, unproven.offset).map_err(FileError::of("write to", name))?;
     }
+    write_zeros(&mut *file, offset, end).map_err(FileError::of("write to", name))?;
+    file.sync().map_err(FileError::of("sync", name))?;
+    Ok(file)
 }

@@ -3,11 +3,15 @@
 //! A segment is written full of zeros and synced before its name appears, so that a file that is too short is damage
 //! and never a torn tail, and so that a sync of an appended batch has no file length to write.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
 use crate::clock::Reading;
 use crate::storage::{Storage, StorageFile};
 
-use super::format::{FileKind, FrameHeader, FrameKind, HEADER_BYTES, Header};
-use super::{FileError, Position, StoreIdentity, prepare_whole, publish};
+use super::format::{FileKind, FrameHeader, FrameKind, HEADER_BYTES, Header, Seed};
+use super::{FileError, Position, StoreIdentity, finish_or_remove, prepare_whole, publish};
 
 /// How much is zeroed at a time.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -17,8 +21,42 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 pub(super) struct Segment {
     file: Box<dyn StorageFile>,
     name: String,
+    seed: Seed,
     offset: u64,
     file_bytes: u64,
+}
+
+/// A segment made ahead of its time, under a name that recovery removes: room on the disk that is the store's already
+/// when nobody else gets any, and less to do when the log goes on in a new segment. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Spare {
+    file_bytes: u64,
+    file: Arc<Mutex<Option<Box<dyn StorageFile>>>>,
+}
+
+/// What the spare segment is called, less the ending of what is temporary.
+const SPARE: &str = "spare";
+
+impl Spare {
+    pub(super) fn new(file_bytes: u64) -> Self {
+        Self { file_bytes, file: Arc::default() }
+    }
+
+    /// Makes it, unless it is there.
+    pub(crate) fn prepare(&self, storage: &dyn Storage) -> Result<(), FileError> {
+        let mut slot = self.file.lock();
+        if slot.is_none() {
+            *slot = Some(prepare_whole(storage, SPARE, |file| write_zeros(file, 0, self.file_bytes))?);
+        }
+        Ok(())
+    }
+
+    /// Forgets it, for it is removed by what is done meanwhile.
+    pub(super) fn gone_while<T>(&self, done: impl FnOnce() -> T) -> T {
+        let mut slot = self.file.lock();
+        slot.take();
+        done()
+    }
 }
 
 pub(super) fn name(first_batch: u64) -> String {
@@ -35,15 +73,26 @@ pub(super) fn write_zeros(file: &mut dyn StorageFile, mut offset: u64, end: u64)
     Ok(())
 }
 
+/// Why there is no new segment.
+#[derive(Debug)]
+pub(super) enum BeginError {
+    /// It has not got its name.
+    NotBegun(FileError),
+    /// It may have got its name, or not.
+    Unknown(FileError),
+}
+
 impl Segment {
-    /// Makes the segment that follows `last`, to be published before anything is written to it.
-    pub(super) fn prepare(
+    /// Makes the segment that follows `last`, of the spare one if that fits, and publishes it: nothing may be written to it
+    /// before.
+    pub(super) fn begin(
         storage: &dyn Storage,
         identity: StoreIdentity,
         last: Position,
         file_bytes: u64,
         reading: Reading,
-    ) -> Result<Self, FileError> {
+        spare: Option<&Spare>,
+    ) -> Result<Self, BeginError> {
         let header = Header {
             kind: FileKind::Segment,
             store_id: identity.store_id,
@@ -54,21 +103,33 @@ impl Segment {
             reading,
         };
         let name = name(header.batch);
-        let file = prepare_whole(storage, &name, |file| {
-            file.write_all_at(&header.encode(), 0)?;
-            write_zeros(file, HEADER_BYTES as u64, file_bytes)
-        })?;
-        Ok(Self { file, name, offset: HEADER_BYTES as u64, file_bytes })
-    }
-
-    /// Gives it its name.
-    pub(super) fn publish(&self, storage: &dyn Storage) -> Result<(), FileError> {
-        publish(storage, &self.name)
+        let spare = spare.filter(|spare| spare.file_bytes == file_bytes).and_then(|spare| spare.file.lock().take());
+        let (made, file) = match spare {
+            Some(mut file) => {
+                let written = file.write_all_at(&header.encode(), 0);
+                finish_or_remove(storage, SPARE, &mut *file, written).map_err(BeginError::NotBegun)?;
+                (SPARE, file)
+            }
+            None => {
+                let file = prepare_whole(storage, &name, |file| {
+                    file.write_all_at(&header.encode(), 0)?;
+                    write_zeros(file, HEADER_BYTES as u64, file_bytes)
+                });
+                (&*name, file.map_err(BeginError::NotBegun)?)
+            }
+        };
+        publish(storage, made, &name).map_err(BeginError::Unknown)?;
+        let seed = identity.seed();
+        Ok(Self { file, name, seed, offset: HEADER_BYTES as u64, file_bytes })
     }
 
     /// A segment that recovery has read, to be continued at `offset`.
-    pub(super) fn resume(file: Box<dyn StorageFile>, name: String, offset: u64, file_bytes: u64) -> Self {
-        Self { file, name, offset, file_bytes }
+    pub(super) fn resume(file: Box<dyn StorageFile>, name: String, seed: Seed, offset: u64, file_bytes: u64) -> Self {
+        Self { file, name, seed, offset, file_bytes }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// How many more bytes fit.
@@ -97,7 +158,7 @@ impl Segment {
             reading,
         };
         let mut frame = Vec::new();
-        header.write(&[], &mut frame);
+        header.write(&[], self.seed, &mut frame);
         self.append(&frame)?;
         self.sync()
     }

@@ -14,7 +14,7 @@ use crate::storage::{Storage, StorageFile};
 
 use super::format::{
     BATCH_MAX, FRAME_HEADER_BYTES, FRAME_OVERHEAD, FRAME_TRAILER_BYTES, FileKind, Frame, FrameHeader, FrameKind,
-    HEADER_BYTES, Header, HeaderError,
+    HEADER_BYTES, Header, HeaderError, Seed,
 };
 use super::{FileError, Loaded, Position, StoreIdentity, create_temporary, publish, temporary};
 
@@ -142,7 +142,7 @@ impl SnapshotWriter {
             reading: self.reading,
         };
         self.frame.clear();
-        self.chain = header.write(&self.block, &mut self.frame);
+        self.chain = header.write(&self.block, self.identity.seed(), &mut self.frame);
         self.file.write_all_at(&self.frame, self.offset).map_err(FileError::of("write", &self.name))?;
         self.offset += self.frame.len() as u64;
         self.block.clear();
@@ -161,7 +161,7 @@ impl SnapshotWriter {
             Ok((header, records)) if header.batch == self.base.batch && records == self.records => {}
             _ => return Err(SnapshotWriteError::ReadBack { file: self.name.clone() }),
         }
-        publish(&*self.storage, &self.name)?;
+        publish(&*self.storage, &self.name, &self.name)?;
         self.is_published = true;
         remove_superfluous(&*self.storage)?;
         Ok(self.offset)
@@ -244,7 +244,8 @@ pub(super) fn read(
     if (header.store_id, header.key_id) != (identity.store_id, identity.key_id) {
         return Err(SnapshotReadError::Foreign);
     }
-    let (blocks, expected) = find_blocks(file, file_bytes, header.chain)?;
+    let seed = identity.seed();
+    let (blocks, expected) = find_blocks(file, file_bytes, header.chain, seed)?;
     let threads = match file_bytes {
         0..=ALONE_BYTES => 1,
         _ => std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX),
@@ -253,7 +254,7 @@ pub(super) fn read(
     let read_some = || {
         let (mut frame, mut records) = (Vec::new(), 0);
         while let Some(block) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            records += read_block(file, *block, &mut frame, visit)?;
+            records += read_block(file, *block, seed, &mut frame, visit)?;
         }
         Ok::<u64, SnapshotReadError>(records)
     };
@@ -278,6 +279,7 @@ fn find_blocks(
     file: &dyn StorageFile,
     file_bytes: u64,
     mut chain: u64,
+    seed: Seed,
 ) -> Result<(Vec<Block>, u64), SnapshotReadError> {
     let (mut blocks, mut offset) = (Vec::new(), HEADER_BYTES as u64);
     loop {
@@ -287,7 +289,7 @@ fn find_blocks(
         }
         let mut bytes = [0; FRAME_HEADER_BYTES];
         file.read_exact_at(&mut bytes, offset)?;
-        let Some(head) = FrameHeader::decode(&bytes) else { return Err(damaged) };
+        let Some(head) = FrameHeader::decode(&bytes, seed) else { return Err(damaged) };
         let frame_bytes = head.payload_bytes + FRAME_OVERHEAD;
         let end = offset + frame_bytes as u64;
         if end > file_bytes || head.batch != blocks.len() as u64 + 1 || head.previous != chain {
@@ -308,6 +310,7 @@ fn find_blocks(
 fn read_block(
     file: &dyn StorageFile,
     block: Block,
+    seed: Seed,
     bytes: &mut Vec<u8>,
     visit: &dyn Fn(Loaded),
 ) -> Result<u64, SnapshotReadError> {
@@ -315,7 +318,7 @@ fn read_block(
     let damaged = || SnapshotReadError::Damaged { offset };
     bytes.resize(frame_bytes, 0);
     file.read_exact_at(bytes, offset)?;
-    let frame = Frame::decode(bytes).filter(|frame| frame.bytes() == frame_bytes).ok_or_else(damaged)?;
+    let frame = Frame::decode(bytes, seed).filter(|frame| frame.bytes() == frame_bytes).ok_or_else(damaged)?;
     match frame.header.kind {
         FrameKind::Records => {
             codec::decode_all(frame.payload, |record| visit(Loaded::Record(record))).map_err(|_| damaged())

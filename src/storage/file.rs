@@ -4,7 +4,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::{LOCK, Storage, StorageFile, check_name};
+use super::{LOCK, Storage, StorageFile, check_name, unlinked};
+use platform::Directory;
 
 /// A pid and a newline fit easily; a foreign LOCK file may hold anything.
 const LOCK_LEN_MAX: u64 = 32;
@@ -13,6 +14,12 @@ const LOCK_LEN_MAX: u64 = 32;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryError {
+    /// There is no directory, and none is to be made.
+    #[error("{} does not exist: check the path, and that its volume is mounted", path.display())]
+    Missing {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// The path is a symbolic link.
     #[error("{} is a symbolic link: give the path of the directory itself", path.display())]
     Symlink {
@@ -86,17 +93,30 @@ impl DirectoryError {
     }
 }
 
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+    /// For writing, and made if there is none.
+    Create,
+    /// For writing, and made; an error if there is one.
+    CreateNew,
+}
+
 /// Files in one directory, locked against every other process while this value lives.
 ///
 /// The directory must belong to the effective user and be writable by nobody else; files are made with
 /// mode 0600, and neither symbolic links nor anything but regular files are opened. Its *parents* are
-/// trusted: who may rename the directory itself may replace the store.
+/// trusted: who may rename the directory itself may replace the store. A directory that is renamed while it is
+/// open stays the one that is used, wherever it is then.
 #[derive(Debug)]
 pub struct FileStorage {
     path: PathBuf,
-    #[cfg_attr(not(unix), expect(dead_code, reason = "directories cannot be synced there"))]
-    directory: Option<File>,
-    _lock: Lock,
+    directory: Directory,
+    is_read_only: bool,
+    /// None where nothing is written, and nobody ever did.
+    _lock: Option<Lock>,
 }
 
 /// The lock file, held for its lock alone, which the system drops with the process, however that ends.
@@ -126,34 +146,70 @@ impl FileStorage {
     /// One variant for each way a directory is unfit. At most the directory and its `LOCK` file were made;
     /// no file of the store was read or changed.
     pub fn open(dir: &Path) -> Result<Self, DirectoryError> {
-        // `link/` names what the link points to, so without this a trailing slash would hide a link.
-        let path: PathBuf = dir.components().collect();
-        match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_symlink() => return Err(DirectoryError::Symlink { path }),
-            Ok(metadata) if !metadata.is_dir() => return Err(DirectoryError::NotADirectory { path }),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match Self::open_existing(dir) {
+            Err(DirectoryError::Missing { path }) => {
                 create_directory(&path).map_err(DirectoryError::io(&path))?;
+                Self::open_existing(&path)
             }
-            Err(error) => return Err(DirectoryError::io(&path)(error)),
+            result => result,
         }
-        let directory = platform::open_directory(&path).map_err(DirectoryError::io(&path))?;
-        if let Some(directory) = &directory {
-            platform::check_directory(&path, directory)?;
-        }
-        let lock = lock(&path)?;
-        Ok(Self { path, directory, _lock: lock })
     }
 
-    /// The directory's path.
+    /// The same, except that the directory is not made.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileStorage::open`], and [`DirectoryError::Missing`].
+    pub fn open_existing(dir: &Path) -> Result<Self, DirectoryError> {
+        let (path, directory) = find(dir)?;
+        let file = directory.open(LOCK, Access::Create).map_err(DirectoryError::io(&path.join(LOCK)))?;
+        let mut lock = locked(file, &path, File::try_lock)?;
+        lock.write_pid().map_err(DirectoryError::io(&path.join(LOCK)))?;
+        Ok(Self { path, directory, is_read_only: false, _lock: Some(lock) })
+    }
+
+    /// The directory of a store that no process has open, to be looked at. Nothing in it is changed: whatever would
+    /// change something fails with [`io::ErrorKind::ReadOnlyFilesystem`]. Several may look at once; meanwhile no
+    /// process can open the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileStorage::open_existing`]. Nothing was changed.
+    pub fn open_read_only(dir: &Path) -> Result<Self, DirectoryError> {
+        let (path, directory) = find(dir)?;
+        let lock = match directory.open(LOCK, Access::Read) {
+            Ok(file) => Some(locked(file, &path, File::try_lock_shared)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(DirectoryError::io(&path.join(LOCK))(error)),
+        };
+        Ok(Self { path, directory, is_read_only: true, _lock: lock })
+    }
+
+    /// The directory's path, as it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    fn file(&self, name: &str) -> io::Result<PathBuf> {
-        check_name(name)?;
-        Ok(self.path.join(name))
+    /// The directory, if it may be changed.
+    fn writable(&self) -> io::Result<&Directory> {
+        if self.is_read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(&self.directory) }
     }
+}
+
+/// The directory at a path, opened and checked.
+fn find(dir: &Path) -> Result<(PathBuf, Directory), DirectoryError> {
+    // `link/` names what the link points to, so without this a trailing slash would hide a link.
+    let path: PathBuf = dir.components().collect();
+    match fs::symlink_metadata(&path) {
+        Ok(metadata) if metadata.is_symlink() => return Err(DirectoryError::Symlink { path }),
+        Ok(metadata) if !metadata.is_dir() => return Err(DirectoryError::NotADirectory { path }),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DirectoryError::Missing { path }),
+        Err(error) => return Err(DirectoryError::io(&path)(error)),
+    }
+    let directory = Directory::at(&path).map_err(DirectoryError::io(&path))?;
+    directory.check(&path)?;
+    Ok((path, directory))
 }
 
 /// Makes the directory and its missing parents, and their names durable: a store whose directory vanishes
@@ -165,20 +221,18 @@ fn create_directory(path: &Path) -> io::Result<()> {
     missing.into_iter().try_for_each(sync_parent)
 }
 
-fn lock(directory: &Path) -> Result<Lock, DirectoryError> {
-    let path = directory.join(LOCK);
-    let file = open_regular(OpenOptions::new().read(true).write(true).create(true).truncate(false), &path)
-        .map_err(DirectoryError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => {}
+fn locked(
+    file: File,
+    directory: &Path,
+    try_lock: impl FnOnce(&File) -> Result<(), TryLockError>,
+) -> Result<Lock, DirectoryError> {
+    match try_lock(&file) {
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => {
-            return Err(DirectoryError::InUse { path: directory.to_path_buf(), pid: read_pid(&file) });
+            Err(DirectoryError::InUse { path: directory.to_path_buf(), pid: read_pid(&file) })
         }
-        Err(TryLockError::Error(error)) => return Err(DirectoryError::io(&path)(error)),
+        Err(TryLockError::Error(error)) => Err(DirectoryError::io(&directory.join(LOCK))(error)),
     }
-    let mut lock = Lock(file);
-    lock.write_pid().map_err(DirectoryError::io(&path))?;
-    Ok(lock)
 }
 
 fn read_pid(file: &File) -> Option<u32> {
@@ -189,7 +243,10 @@ fn read_pid(file: &File) -> Option<u32> {
 
 /// A regular file, mode 0600 if made: never through a symbolic link, never waiting on a FIFO.
 pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    let file = platform::guard(options).open(path)?;
+    regular(platform::guard(options).open(path)?, path)
+}
+
+fn regular(file: File, path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
     }
@@ -209,45 +266,37 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
 
 impl Storage for FileStorage {
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            // A name that is not UTF-8 cannot be one of ours, and could not be asked for either.
-            if let Ok(name) = entry?.file_name().into_string()
-                && name != LOCK
-            {
-                names.push(name);
-            }
-        }
+        let mut names = self.directory.list()?;
+        names.retain(|name| name != LOCK);
         names.sort();
         Ok(names)
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let path = self.file(name)?;
-        let file = open_regular(OpenOptions::new().read(true).write(true).create_new(true), &path)?;
+        check_name(name)?;
+        let file = self.writable()?.open(name, Access::CreateNew)?;
         Ok(Box::new(OpenFile { file }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let path = self.file(name)?;
-        let file = open_regular(OpenOptions::new().read(true).write(true), &path)?;
+        check_name(name)?;
+        let file = self.directory.open(name, if self.is_read_only { Access::Read } else { Access::Write })?;
         Ok(Box::new(OpenFile { file }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.file(from)?, self.file(to)?)
+        check_name(from)?;
+        check_name(to)?;
+        self.writable()?.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.file(name)?)
+        check_name(name)?;
+        self.writable()?.remove(name)
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        #[cfg(unix)]
-        if let Some(directory) = &self.directory {
-            directory.sync_all()?;
-        }
-        Ok(())
+        self.writable()?.sync()
     }
 }
 
@@ -274,7 +323,8 @@ impl StorageFile for OpenFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data()?;
+        if platform::is_unlinked(&self.file)? { Err(unlinked()) } else { Ok(()) }
     }
 }
 
@@ -285,9 +335,12 @@ mod platform {
     use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
     use std::path::Path;
 
-    use rustix::fs::OFlags;
+    use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 
-    use super::DirectoryError;
+    use super::{Access, DirectoryError, regular};
+
+    /// Never through a symbolic link, never waiting on a FIFO.
+    const GUARD: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
     pub(super) fn directory_builder() -> DirBuilder {
         let mut builder = DirBuilder::new();
@@ -295,31 +348,76 @@ mod platform {
         builder
     }
 
-    pub(super) fn open_directory(path: &Path) -> io::Result<Option<File>> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path).map(Some)
-    }
+    /// A directory by its handle, so that every file is looked for in this one, whatever becomes of its path.
+    #[derive(Debug)]
+    pub(super) struct Directory(File);
 
-    /// Asks the open handle, not the path, so that nobody can swap the directory in between.
-    pub(super) fn check_directory(path: &Path, directory: &File) -> Result<(), DirectoryError> {
-        let metadata = directory.metadata().map_err(DirectoryError::io(path))?;
-        let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
-        if owner != user {
-            return Err(DirectoryError::ForeignOwner { path: path.to_path_buf(), owner, user });
+    impl Directory {
+        pub(super) fn at(path: &Path) -> io::Result<Self> {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path).map(Self)
         }
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o022 != 0 {
-            return Err(DirectoryError::WritableByOthers { path: path.to_path_buf(), mode });
+
+        pub(super) fn check(&self, path: &Path) -> Result<(), DirectoryError> {
+            let metadata = self.0.metadata().map_err(DirectoryError::io(path))?;
+            let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+            if owner != user {
+                return Err(DirectoryError::ForeignOwner { path: path.to_path_buf(), owner, user });
+            }
+            let mode = metadata.mode() & 0o7777;
+            if mode & 0o022 != 0 {
+                return Err(DirectoryError::WritableByOthers { path: path.to_path_buf(), mode });
+            }
+            Ok(())
         }
-        Ok(())
+
+        pub(super) fn open(&self, name: &str, access: Access) -> io::Result<File> {
+            let flags = match access {
+                Access::Read => OFlags::RDONLY,
+                Access::Write => OFlags::RDWR,
+                Access::Create => OFlags::RDWR | OFlags::CREATE,
+                Access::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            };
+            let file = rustix::fs::openat(&self.0, name, flags | GUARD, Mode::RUSR | Mode::WUSR)?;
+            regular(file.into(), Path::new(name))
+        }
+
+        pub(super) fn list(&self) -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in Dir::read_from(&self.0)? {
+                // A name that is not UTF-8 cannot be one of ours, and could not be asked for either.
+                if let Ok(name) = entry?.file_name().to_str()
+                    && !matches!(name, "." | "..")
+                {
+                    names.push(name.to_owned());
+                }
+            }
+            Ok(names)
+        }
+
+        pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
+        }
+
+        pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+            Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+        }
+
+        pub(super) fn sync(&self) -> io::Result<()> {
+            self.0.sync_all()
+        }
     }
 
     pub(super) fn guard(options: &mut OpenOptions) -> &mut OpenOptions {
-        options.mode(0o600).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        options.mode(0o600).custom_flags(GUARD.bits().cast_signed())
     }
 
     pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    pub(super) fn is_unlinked(file: &File) -> io::Result<bool> {
+        Ok(file.metadata()?.nlink() == 0)
     }
 
     pub(super) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -335,22 +433,53 @@ mod platform {
 /// Elsewhere there are no owners, modes and directory handles to check, and files have a cursor.
 #[cfg(not(unix))]
 mod platform {
-    use std::fs::{DirBuilder, File, OpenOptions};
+    use std::fs::{self, DirBuilder, File, OpenOptions};
     use std::io::{self, Read, Seek, SeekFrom, Write};
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
-    use super::DirectoryError;
+    use super::{Access, DirectoryError, regular};
 
     pub(super) fn directory_builder() -> DirBuilder {
         DirBuilder::new()
     }
 
-    pub(super) fn open_directory(_: &Path) -> io::Result<Option<File>> {
-        Ok(None)
-    }
+    /// A directory by its path.
+    #[derive(Debug)]
+    pub(super) struct Directory(PathBuf);
 
-    pub(super) fn check_directory(_: &Path, _: &File) -> Result<(), DirectoryError> {
-        Ok(())
+    impl Directory {
+        pub(super) fn at(path: &Path) -> io::Result<Self> {
+            Ok(Self(path.to_owned()))
+        }
+
+        pub(super) fn check(&self, _: &Path) -> Result<(), DirectoryError> {
+            Ok(())
+        }
+
+        pub(super) fn open(&self, name: &str, access: Access) -> io::Result<File> {
+            let mut options = OpenOptions::new();
+            options.read(true).write(access != Access::Read);
+            options.create(access == Access::Create).create_new(access == Access::CreateNew);
+            let path = self.0.join(name);
+            regular(options.open(&path)?, &path)
+        }
+
+        pub(super) fn list(&self) -> io::Result<Vec<String>> {
+            let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+            names.filter_map(io::Result::transpose).collect()
+        }
+
+        pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            fs::rename(self.0.join(from), self.0.join(to))
+        }
+
+        pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+            fs::remove_file(self.0.join(name))
+        }
+
+        pub(super) fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     pub(super) fn guard(options: &mut OpenOptions) -> &mut OpenOptions {
@@ -359,6 +488,10 @@ mod platform {
 
     pub(super) fn sync_directory(_: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    pub(super) fn is_unlinked(_: &File) -> io::Result<bool> {
+        Ok(false)
     }
 
     pub(super) fn read_exact_at(mut file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Storage, StorageFile, check_name};
+use super::{Storage, StorageFile, check_name, unlinked};
 
 /// No store has files of 4 GiB; a wild offset must not take the memory of the process.
 const FILE_LEN_MAX: u64 = 1 << 32;
@@ -363,6 +363,7 @@ impl StorageFile for MemoryFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state.lock();
         let (extent, outcome) = state.begin_change();
+        let is_unlinked = !state.names.values().any(|inode| *inode == self.inode);
         let inode = state.inode(self.inode)?;
         match extent {
             Extent::Whole => {
@@ -373,7 +374,7 @@ impl StorageFile for MemoryFile {
             Extent::Failed => inode.unsynced.clear(),
             Extent::UnderWay | Extent::Nothing => {}
         }
-        outcome
+        outcome.and_then(|()| if is_unlinked { Err(unlinked()) } else { Ok(()) })
     }
 }
 

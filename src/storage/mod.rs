@@ -114,7 +114,8 @@ pub trait StorageFile: Send + Sync + Debug {
     /// # Errors
     ///
     /// When the backend failed. The bytes may be lost although they still read back; do not call again in
-    /// the hope of an `Ok`.
+    /// the hope of an `Ok`. [`io::ErrorKind::NotFound`] when the file's last name was removed: what is synced into it
+    /// nobody will find.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -137,6 +138,11 @@ pub fn read_all(file: &dyn StorageFile, max: u64) -> io::Result<Vec<u8>> {
     bytes.resize(len, 0);
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
+}
+
+/// The error of a sync of a file that nobody will find again.
+fn unlinked() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the file has been removed from its directory")
 }
 
 /// Refuses names that would leave the directory, or touch the lock.

@@ -4,11 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 
 use crate::audit::{AuditRecord, Outcome};
-use crate::journal::{AppendError, FileError, Journal, PAYLOAD_BYTES_MAX, Position};
+use crate::journal::{AppendError, FileError, Journal, PAYLOAD_BYTES_MAX, Position, RecoveryError};
 use crate::model::Item;
 
 use super::auditing::AuditQueue;
@@ -19,6 +20,8 @@ use super::{Acknowledgement, Durability, Receipt, Shared, WriteError};
 const QUEUE_MAX: usize = 4096;
 /// A group is committed when its payload has this length, even if more is waiting.
 const GROUP_BYTES: usize = 1024 * 1024;
+/// How often `MARK` is written where nothing is committed: it tells the time, too.
+const MARK_PERIOD: Duration = Duration::from_secs(60);
 
 /// One submission.
 #[derive(Debug)]
@@ -27,7 +30,8 @@ pub(super) struct Commit {
     pub(super) payload: Vec<u8>,
     /// What may take effect only once it is logged: enablings and lifts.
     pub(super) undo: Vec<Item>,
-    pub(super) changed: usize,
+    /// How many denials, which have taken effect.
+    pub(super) denials: usize,
     pub(super) audits: Vec<AuditRecord>,
     pub(super) duty: Duty,
 }
@@ -37,6 +41,10 @@ pub(super) enum Message {
     Commit(Commit),
     /// Sync everything sent before, and say where the log is then.
     Sync(Sender<Result<Position, Arc<FileError>>>),
+    /// Go on after a failed write, if there was one.
+    Heal(Sender<Result<(), RecoveryError>>),
+    /// Say in `MARK` how far the log is on disk.
+    Mark(Sender<()>),
     Close,
 }
 
@@ -55,7 +63,7 @@ impl Committer {
         audit: Option<AuditQueue>,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = bounded(QUEUE_MAX);
-        let run = Run { journal, durability, shared, audit };
+        let run = Run { journal, durability, shared, audit, marked: None };
         let thread = std::thread::Builder::new().name("rescind-commit".into()).spawn(move || {
             catch_unwind(AssertUnwindSafe(|| run.run(&receiver))).unwrap_or_else(|_| {
                 // Nothing more is written. A commit is answered when it is dropped, and the channel alone drops nothing
@@ -73,6 +81,8 @@ struct Run {
     durability: Durability,
     shared: Arc<Shared>,
     audit: Option<AuditQueue>,
+    /// The batch that `MARK` names, and the time since boot at which that was said.
+    marked: Option<(u64, Duration)>,
 }
 
 impl Drop for Run {
@@ -96,7 +106,7 @@ impl Run {
                 None => select! {
                     recv(messages) -> message => match message {
                         Ok(message) => message,
-                        Err(_) => return self.sync().map(drop),
+                        Err(_) => return self.close(),
                     },
                     recv(syncs) -> _ => {
                         // The error is kept as poison, and told to the next writer.
@@ -111,7 +121,14 @@ impl Run {
                     // Whoever asked may have gone.
                     reply.send(self.sync()).ok();
                 }
-                Message::Close => return self.sync().map(drop),
+                Message::Heal(reply) => {
+                    reply.send(self.heal()).ok();
+                }
+                Message::Mark(reply) => {
+                    self.mark();
+                    reply.send(()).ok();
+                }
+                Message::Close => return self.close(),
             }
         }
     }
@@ -139,8 +156,10 @@ impl Run {
             next = if payload.len() < GROUP_BYTES { messages.try_recv().ok() } else { None };
         }
         let result = self.commit(&payload);
-        if result.is_err() {
-            self.shared.counters.refused.fetch_add(group.len() as u64, Ordering::Relaxed);
+        if let Err(error) = &result {
+            let denials: usize = group.iter().map(|commit| commit.denials).sum();
+            *self.shared.counters.refusal.lock() = Some(Arc::clone(error));
+            self.shared.counters.refused.fetch_add(denials as u64, Ordering::Relaxed);
         }
         for commit in group {
             self.acknowledge(commit, result.clone());
@@ -167,6 +186,7 @@ impl Run {
     }
 
     fn acknowledge(&self, commit: Commit, result: Result<Acknowledgement, Arc<FileError>>) {
+        let changed = commit.denials + commit.undo.len();
         if result.is_ok() {
             for item in commit.undo {
                 self.shared.denylist.join(item);
@@ -181,7 +201,7 @@ impl Run {
                 audit.push(record);
             }
         }
-        let receipt = |acknowledgement| Receipt { acknowledgement, changed: commit.changed };
+        let receipt = |acknowledgement| Receipt { acknowledgement, changed };
         commit.duty.acknowledge(result.map(receipt).map_err(WriteError::NotDurable));
     }
 
@@ -190,6 +210,31 @@ impl Run {
             return Err(poison);
         }
         self.journal.sync().map_err(|error| self.set_poison(error))
+    }
+
+    /// Goes on after a failed write. What is in memory only is the snapshot's to save.
+    fn heal(&mut self) -> Result<(), RecoveryError> {
+        if self.poison().is_some() {
+            let only_synced = self.durability == Durability::Sync;
+            self.journal.heal(only_synced, self.shared.reading_for_disk())?;
+            *self.shared.counters.poison.lock() = None;
+        }
+        Ok(())
+    }
+
+    /// Marks how far the log is on disk, where there is news. Nothing is lost if it cannot be said.
+    fn mark(&mut self) {
+        let now = (self.journal.synced_batch(), self.shared.clock.boot());
+        let is_news = self.marked.is_none_or(|(batch, at)| now.0 != batch || now.1 >= at.saturating_add(MARK_PERIOD));
+        if is_news && self.poison().is_none() && self.journal.mark(self.shared.reading_for_disk()).is_ok() {
+            self.marked = Some(now);
+        }
+    }
+
+    fn close(mut self) -> Result<(), Arc<FileError>> {
+        self.sync()?;
+        self.journal.mark_durably(self.shared.reading_for_disk()).ok();
+        Ok(())
     }
 
     fn poison(&self) -> Option<Arc<FileError>> {

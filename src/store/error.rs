@@ -73,8 +73,9 @@ pub enum WriteError {
         limit: usize,
     },
     /// The change is not on disk. A *revocation* or a *disabling* is in memory all the same and denies in this process;
-    /// it is lost with it. An *enabling* or a *lift* was not made.
-    #[error("not durable: {0}. It denies in this process until it ends; free the disk, and reopen the store")]
+    /// it is saved by the next snapshot that succeeds, which maintenance tries again and again. An *enabling* or a *lift*
+    /// was not made: repeat it.
+    #[error("not durable: {0}. A revocation denies in this process all the same; free the disk, and take a snapshot")]
     NotDurable(Arc<FileError>),
     /// The store was closed. Nothing has changed.
     #[error("the store is closed: open it again")]
@@ -105,9 +106,15 @@ pub enum SnapshotError {
     /// The snapshot did not read back as it was written.
     #[error("no snapshot was taken: {0}")]
     NotTrustworthy(String),
-    /// An earlier write failed, so that nothing more is written.
-    #[error("no snapshot was taken, an earlier write failed: {0}")]
-    Poisoned(Arc<FileError>),
+    /// An earlier write failed, and the log cannot be gone on with either. Nothing more is written until that succeeds;
+    /// what is in memory can be saved elsewhere, with [`Store::backup`](crate::Store::backup).
+    #[error("no snapshot was taken: an earlier write failed ({error}), and the log cannot be gone on with: {source}")]
+    Poisoned {
+        /// What failed first.
+        error: Arc<FileError>,
+        /// Why the log cannot be gone on with.
+        source: Arc<RecoveryError>,
+    },
     /// A write was not durable while the snapshot was taken, which may hold a part of it.
     #[error("no snapshot was taken, a write failed meanwhile: take it again")]
     Interrupted,
@@ -116,11 +123,49 @@ pub enum SnapshotError {
     Closed,
 }
 
+/// There is no new store. That which was to be copied has not changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// There is something in the directory.
+    #[error("the directory is not empty: choose a new one")]
+    NotEmpty,
+    /// A file could not be written.
+    #[error("no store was made: {0}")]
+    File(Arc<FileError>),
+    /// What was written did not read back as it was.
+    #[error("no store was made: {0}")]
+    NotTrustworthy(String),
+    /// A write to the store was not durable meanwhile, and a part of it may have been copied.
+    #[error("no store was made, a write to the one that is copied failed meanwhile: do it again, in a new directory")]
+    Interrupted,
+}
+
+impl From<FileError> for CopyError {
+    fn from(error: FileError) -> Self {
+        Self::File(Arc::new(error))
+    }
+}
+
+impl From<SnapshotError> for CopyError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::File(error) => Self::File(error),
+            SnapshotError::NotTrustworthy(what) => Self::NotTrustworthy(what),
+            _ => Self::Interrupted,
+        }
+    }
+}
+
 /// The store is closed, and something that was acknowledged as accepted may not be on disk.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// The last sync failed, or a write before it.
+    /// The last sync failed, or a write before it, and a snapshot could not make up for it. What is in memory can still
+    /// be saved elsewhere while a clone of the store lives, with [`Store::backup`](crate::Store::backup).
     #[error("closed, but not everything is on disk: {0}")]
     NotDurable(Arc<FileError>),
 }

@@ -6,18 +6,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-use parking_lot::Mutex;
 
-use crate::codec::Record;
-use crate::journal::{FileError, Journal, Position, SnapshotWriteError, StoreIdentity};
 use crate::model::{Digest, Timestamp, WideEntry};
-use crate::storage::Storage;
 
 use super::committer::Message;
-use super::{Engine, Shared, SnapshotError, Store};
+use super::{Engine, Shared, SnapshotError, SnapshotReport, Store};
 
 /// How often the thread looks.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How long it waits at most before it tries again what failed.
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// What one round of maintenance did.
 #[derive(Clone, Debug, Default)]
@@ -27,33 +25,17 @@ pub struct MaintenanceReport {
     pub forgotten: usize,
     /// Whether the filter was rebuilt.
     pub filter_rebuilt: bool,
-    /// The snapshot, if one was due.
+    /// The snapshot, if one was due: because the log has grown, or because a write had failed.
     pub snapshot: Option<Result<SnapshotReport, SnapshotError>>,
-}
-
-/// What a snapshot holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SnapshotReport {
-    /// How many entries.
-    pub entries: u64,
-    /// The length of the file in bytes; 0 for a store that keeps nothing on disk.
-    pub bytes: u64,
 }
 
 impl Store {
     /// Does what the store's own thread does once a second: forgets entries whose retention has ended, rebuilds the
-    /// filter if it no longer fits, takes a snapshot if the log has grown. Several may call it at once.
+    /// filter if it no longer fits, notes how far the log is on disk and makes its next segment, takes a snapshot if the
+    /// log has grown or a write has failed. What fails is tried again after a second, two, four, up to a minute. Several
+    /// may call it at once.
     pub fn maintain(&self) -> MaintenanceReport {
         self.engine.maintain()
-    }
-
-    /// Writes everything into a new snapshot, so that the log before it can go. Checks and revocations go on meanwhile.
-    ///
-    /// # Errors
-    /// See [`SnapshotError`]. The store goes on with the snapshot and the log that it has; nothing is lost.
-    pub fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
-        self.engine.snapshot()
     }
 }
 
@@ -64,8 +46,24 @@ impl Engine {
         let filter_rebuilt = self.fit_filter();
         let log_bytes = counters.log_bytes.load(Ordering::Relaxed);
         let snapshot_bytes = counters.snapshot_bytes.load(Ordering::Relaxed);
-        let is_due = log_bytes > self.snapshot_after_bytes.max(snapshot_bytes.saturating_mul(2));
-        MaintenanceReport { forgotten, filter_rebuilt, snapshot: is_due.then(|| self.snapshot()) }
+        let has_grown = log_bytes > self.snapshot_after_bytes.max(snapshot_bytes.saturating_mul(2));
+        let mut report = MaintenanceReport { forgotten, filter_rebuilt, snapshot: None };
+        if let Some(snapshotter) = &self.snapshotter {
+            // A closed store has nothing to say.
+            self.ask(Message::Mark).ok();
+            let now = self.shared.clock.boot();
+            let mut retries = self.retries.lock();
+            if retries.spare.is_due(now) {
+                let prepared = snapshotter.prepare_spare();
+                retries.spare.note(prepared.is_ok(), now);
+            }
+            if (has_grown || counters.write_error().is_some()) && retries.snapshot.is_due(now) {
+                let snapshot = self.snapshot();
+                retries.snapshot.note(snapshot.is_ok(), now);
+                report.snapshot = Some(snapshot);
+            }
+        }
+        report
     }
 
     /// Rebuilds the filter if it no longer fits.
@@ -81,36 +79,6 @@ impl Engine {
             counters.filter_rebuilds.fetch_add(1, Ordering::Relaxed);
         }
         unfit
-    }
-
-    fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
-        let Some(snapshotter) = &self.snapshotter else {
-            return Ok(SnapshotReport { entries: self.shared.denylist.len() as u64, bytes: 0 });
-        };
-        let result = snapshotter.take(self);
-        let counters = &self.shared.counters;
-        *counters.snapshot_error.lock() = result.as_ref().err().cloned();
-        if let Ok(report) = &result {
-            counters.snapshots.fetch_add(1, Ordering::Relaxed);
-            counters.snapshot_bytes.store(report.bytes, Ordering::Relaxed);
-        }
-        result
-    }
-
-    /// Syncs everything that has been applied, and says where the log is then.
-    fn sync_point(&self) -> Result<Position, SnapshotError> {
-        let commits = self.commits.as_ref().ok_or(SnapshotError::Closed)?;
-        let (reply, answer) = bounded(1);
-        {
-            // What is applied is sent under this lock, so that all of it stands before the message.
-            let _writing = self.writing.lock();
-            // The committer answers nothing that comes after it was told to close.
-            if self.shared.is_closed() {
-                return Err(SnapshotError::Closed);
-            }
-            commits.send(Message::Sync(reply)).map_err(|_| SnapshotError::Closed)?;
-        }
-        answer.recv().map_err(|_| SnapshotError::Closed)?.map_err(SnapshotError::Poisoned)
     }
 }
 
@@ -132,67 +100,27 @@ impl Shared {
     }
 }
 
-/// Takes snapshots, one at a time.
-#[derive(Debug)]
-pub(super) struct Snapshotter {
-    /// Gone once the store is closed, so that the directory's lock is.
-    storage: Mutex<Option<Arc<dyn Storage>>>,
-    identity: StoreIdentity,
+/// When what failed is tried again, by the time since boot.
+#[derive(Debug, Default)]
+pub(super) struct Retries {
+    snapshot: Retry,
+    spare: Retry,
 }
 
-impl Snapshotter {
-    pub(super) fn new(storage: Arc<dyn Storage>, identity: StoreIdentity) -> Self {
-        Self { storage: Mutex::new(Some(storage)), identity }
-    }
-
-    /// Lets go of the storage.
-    pub(super) fn release(&self) {
-        self.storage.lock().take();
-    }
-
-    fn take(&self, engine: &Engine) -> Result<SnapshotReport, SnapshotError> {
-        let storage = self.storage.lock();
-        let Some(storage) = &*storage else { return Err(SnapshotError::Closed) };
-        let shared = &*engine.shared;
-        let log_bytes = shared.counters.log_bytes.load(Ordering::Relaxed);
-        let refused = shared.counters.refused.load(Ordering::Relaxed);
-        let base = engine.sync_point()?;
-        let mut writer = Journal::snapshot_writer(Arc::clone(storage), self.identity, base, shared.reading_for_disk())
-            .map_err(SnapshotWriteError::File)?;
-        writer.add(&Record::Limits(shared.limits.clone()))?;
-        let mut entries = 0;
-        // Nothing is written to disk under a lock that a check might wait for.
-        for rows in shared.denylist.rows() {
-            entries += rows.rows.len() as u64;
-            writer.add_rows(&rows)?;
-        }
-        for item in shared.denylist.others() {
-            writer.add(&Record::Entry(item))?;
-            entries += 1;
-        }
-        // What the walk saw of a batch is in the snapshot; all of that batch must be in the log before it counts.
-        engine.sync_point()?;
-        if shared.counters.refused.load(Ordering::Relaxed) != refused {
-            return Err(SnapshotError::Interrupted);
-        }
-        let bytes = writer.finish()?;
-        shared.counters.log_bytes.fetch_sub(log_bytes, Ordering::Relaxed);
-        Ok(SnapshotReport { entries, bytes })
-    }
+#[derive(Debug, Default)]
+struct Retry {
+    at: Duration,
+    pause: Duration,
 }
 
-impl From<SnapshotWriteError> for SnapshotError {
-    fn from(error: SnapshotWriteError) -> Self {
-        match error {
-            SnapshotWriteError::File(error) => Self::File(Arc::new(error)),
-            other => Self::NotTrustworthy(other.to_string()),
-        }
+impl Retry {
+    fn is_due(&self, now: Duration) -> bool {
+        now >= self.at
     }
-}
 
-impl From<FileError> for SnapshotError {
-    fn from(error: FileError) -> Self {
-        Self::File(Arc::new(error))
+    fn note(&mut self, succeeded: bool, now: Duration) {
+        self.pause = if succeeded { Duration::ZERO } else { (self.pause * 2).clamp(PERIOD, RETRY_MAX) };
+        self.at = now.saturating_add(self.pause);
     }
 }
 

@@ -13,6 +13,7 @@ mod maintenance;
 mod open;
 mod options;
 mod receipt;
+mod snapshot;
 mod stats;
 mod tenant;
 mod write;
@@ -30,21 +31,23 @@ use crate::codec::Limits;
 use crate::denylist::Denylist;
 use crate::journal::{FileError, RecoveryReport};
 use crate::model::{
-    Change, Credential, InvalidSubject, KeyId, Keyring, Policy, Revocation, Subject, Timestamp, Verdict,
+    Change, Credential, InvalidSubject, Key, KeyId, Keyring, Policy, Revocation, Subject, Timestamp, Verdict,
 };
 
-pub use error::{CloseError, OpenError, SnapshotError, WriteError};
+pub use error::{CloseError, CopyError, OpenError, SnapshotError, WriteError};
 pub use explain::{Explanation, Fact};
-pub use maintenance::{MaintenanceReport, SnapshotReport};
+pub use maintenance::MaintenanceReport;
 pub use options::{Durability, Options};
 pub use receipt::{Acknowledgement, Pending, Receipt};
+pub use snapshot::SnapshotReport;
 pub use stats::Stats;
 pub use tenant::TenantStore;
 
 use auditing::AuditQueue;
 use check::Presented;
 use committer::Message;
-use maintenance::{Maintainer, Snapshotter};
+use maintenance::{Maintainer, Retries};
+use snapshot::Snapshotter;
 use write::Command;
 
 /// Revocations, remembered and answered for from this process's own memory. Cheap to clone; clones share one store.
@@ -74,6 +77,8 @@ pub struct Store {
 struct Shared {
     denylist: Denylist,
     keyring: Keyring,
+    /// The key, if it is kept in the store's directory and so in those of its backups.
+    kept_key: Option<Key>,
     policy: Policy,
     /// By what entries are forgotten: what of the policy is recorded.
     limits: Limits,
@@ -101,6 +106,9 @@ struct Engine {
     snapshotter: Option<Snapshotter>,
     threads: Mutex<Threads>,
     snapshot_after_bytes: u64,
+    segment_bytes: u64,
+    /// When maintenance tries again what failed.
+    retries: Mutex<Retries>,
     /// What a commit is acknowledged as.
     acknowledgement: Acknowledgement,
     /// Held while the filter is rebuilt.
@@ -119,8 +127,12 @@ struct Threads {
 #[derive(Debug, Default)]
 struct Counters {
     batches: AtomicU64,
-    /// Submissions that are not in the log.
+    /// Denials that are not in the log, because the disk failed.
     refused: AtomicU64,
+    /// How many of them a snapshot has saved.
+    saved: AtomicU64,
+    /// Why the last of them was refused.
+    refusal: Mutex<Option<Arc<FileError>>>,
     /// Bytes of log since the last snapshot.
     log_bytes: AtomicU64,
     snapshot_bytes: AtomicU64,
@@ -132,6 +144,19 @@ struct Counters {
     filter_rebuilds: AtomicU64,
     audit_failures: AtomicU64,
     audit_sequence: AtomicU64,
+}
+
+impl Counters {
+    /// How many denials are in memory only, because the disk failed.
+    fn unsaved(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed).saturating_sub(self.saved.load(Ordering::Relaxed))
+    }
+
+    /// Why something is not on disk that should be.
+    fn write_error(&self) -> Option<Arc<FileError>> {
+        let poison = self.poison.lock().clone();
+        poison.or_else(|| if self.unsaved() > 0 { self.refusal.lock().clone() } else { None })
+    }
 }
 
 impl Shared {
@@ -299,8 +324,11 @@ impl Store {
     /// give [`Unknown`](Verdict::Unknown), and writes fail. It is also done, without a word, when the last clone of the
     /// store is dropped.
     ///
+    /// If denials are in memory only, because the disk failed, it tries once more to save them.
+    ///
     /// # Errors
-    /// When something that was acknowledged as accepted may not be on disk. The store is closed all the same.
+    /// When something that was acknowledged as accepted may not be on disk, or a denial could not be saved. The store is
+    /// closed all the same.
     pub fn close(&self) -> Result<(), CloseError> {
         self.engine.close()
     }

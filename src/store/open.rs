@@ -14,8 +14,9 @@ use crate::model::{Digest, Entry, Item, Key, Keyring, Kind, Locator, Policy, Sha
 use crate::storage::Storage;
 
 use super::committer::{Committer, Message};
-use super::maintenance::{Maintainer, Snapshotter};
+use super::maintenance::{Maintainer, Retries};
 use super::receipt::committer_panicked;
+use super::snapshot::Snapshotter;
 use super::{Acknowledgement, CloseError, Counters, Durability, Engine, OpenError, Options, Shared, Store, auditing};
 
 /// Up to so many entries, one thread fills the filter.
@@ -83,11 +84,10 @@ impl Store {
 
 impl Engine {
     fn in_memory(options: &Options) -> Self {
-        let keyring = match &options.key {
-            Some(key) => Keyring::new(key),
-            None => Keyring::new(&Key::generate().unwrap_or_else(|_| Key::ephemeral())),
-        };
-        let shared = Shared::new(options, keyring, Denylist::new(), RecoveryReport::default(), None);
+        let made = || Key::generate().unwrap_or_else(|_| Key::ephemeral());
+        let kept_key = if options.key.is_none() { Some(made()) } else { None };
+        let keyring = options.key.as_ref().or(kept_key.as_ref()).map_or_else(|| Keyring::new(&made()), Keyring::new);
+        let shared = Shared::new(options, (keyring, kept_key), Denylist::new(), RecoveryReport::default(), None);
         Self::new(options, shared, None)
     }
 
@@ -96,17 +96,20 @@ impl Engine {
         let recorded = Mutex::new(None);
         let key = options.key.clone().map_or(KeySource::Stored, KeySource::Given);
         let now = Reading::now(&*options.clock);
-        let recovered = recover(Arc::clone(&storage), key, options.segment_bytes, now, &|loaded| match loaded {
+        let load = |loaded| match loaded {
             Loaded::Rows(rows) => denylist.load(rows),
             Loaded::Record(Record::Entry(item)) => denylist.join(item),
             Loaded::Record(Record::Limits(limits)) => *recorded.lock() = Some(limits),
-        })?;
+        };
+        let create = options.create_if_missing;
+        let recovered = recover(Arc::clone(&storage), key, create, options.segment_bytes, now, &load)?;
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX);
         denylist.rebuild_filter(if denylist.len() < ALONE { 1 } else { threads });
         // What is not recorded is the default.
         let recorded = recorded.into_inner().unwrap_or_else(|| limits(&Options::default().policy, &recovered.keyring));
-        let snapshotter = Snapshotter::new(storage, recovered.identity);
-        let mut shared = Shared::new(options, recovered.keyring, denylist, recovered.report, recovered.last_reading);
+        let snapshotter = Snapshotter::new(storage, recovered.identity, recovered.journal.spare());
+        let keys = (recovered.keyring, recovered.kept_key);
+        let mut shared = Shared::new(options, keys, denylist, recovered.report, recovered.last_reading);
         shared.counters.log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
         shared.counters.snapshot_bytes.store(recovered.snapshot_bytes, Ordering::Relaxed);
         let mut journal = recovered.journal;
@@ -129,12 +132,18 @@ impl Engine {
             snapshotter,
             threads: Mutex::default(),
             snapshot_after_bytes: options.snapshot_after_bytes,
+            segment_bytes: options.segment_bytes,
+            retries: Mutex::new(Retries::default()),
             rebuilding: Mutex::new(()),
         }
     }
 
     /// Ends everything, in the order in which one part needs the other.
     pub(super) fn close(&self) -> Result<(), CloseError> {
+        if !self.shared.is_closed() && self.shared.counters.write_error().is_some() {
+            // Whether that saves everything is asked below.
+            self.snapshot().ok();
+        }
         {
             let _writing = self.writing.lock();
             self.shared.closed.store(true, Ordering::Release);
@@ -151,6 +160,9 @@ impl Engine {
                 Ok(ended) => ended.map_err(CloseError::NotDurable),
                 Err(_) => Err(CloseError::NotDurable(Arc::new(committer_panicked()))),
             };
+        }
+        if let (Ok(()), Some(error)) = (&result, self.shared.counters.write_error()) {
+            result = Err(CloseError::NotDurable(error));
         }
         if let Some(snapshotter) = &self.snapshotter {
             snapshotter.release();
@@ -174,7 +186,7 @@ impl Drop for Engine {
 impl Shared {
     fn new(
         options: &Options,
-        keyring: Keyring,
+        (keyring, kept_key): (Keyring, Option<Key>),
         denylist: Denylist,
         recovery: RecoveryReport,
         last_reading: Option<Reading>,
@@ -185,6 +197,7 @@ impl Shared {
             limits: limits(&options.policy, &keyring),
             denylist,
             keyring,
+            kept_key,
             policy: options.policy.clone(),
             clock: Arc::clone(&options.clock),
             time: Mutex::new(BorneOutTime::start(now, last_reading)),

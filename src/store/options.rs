@@ -61,6 +61,7 @@ pub struct Options {
     pub(super) policy: Policy,
     pub(super) retain_labels: bool,
     pub(super) accept_clock: bool,
+    pub(super) create_if_missing: bool,
     pub(super) sinks: Vec<Arc<dyn AuditSink>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) background: bool,
@@ -85,6 +86,7 @@ impl Default for Options {
             },
             retain_labels: false,
             accept_clock: false,
+            create_if_missing: true,
             sinks: Vec::new(),
             clock: Arc::new(SystemClock::new()),
             background: true,
@@ -181,6 +183,13 @@ impl Options {
         self
     }
 
+    /// Whether a directory, or a store in it, is made where there is none. Once a service has its store, say `false`: a
+    /// volume that is not mounted is then an error, and not a store in which nobody was ever revoked. Default: true.
+    pub fn create_if_missing(mut self, create: bool) -> Self {
+        self.create_if_missing = create;
+        self
+    }
+
     /// A sink that is given a record of every change. Several may be added.
     pub fn audit(mut self, sink: impl AuditSink + 'static) -> Self {
         self.sinks.push(Arc::new(sink));
@@ -218,7 +227,8 @@ impl Options {
     /// # Errors
     /// See [`OpenError`]. Nothing that the directory holds has changed.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Store, OpenError> {
-        let storage = FileStorage::open(directory.as_ref())?;
+        let open = if self.create_if_missing { FileStorage::open } else { FileStorage::open_existing };
+        let storage = open(directory.as_ref())?;
         self.open_on(Arc::new(storage))
     }
 

@@ -36,8 +36,11 @@ pub struct Stats {
     pub snapshots: u64,
     /// Why the last attempt at a snapshot failed; none if it succeeded.
     pub snapshot_error: Option<String>,
-    /// Why nothing more is written to disk; none while all is well.
+    /// Why nothing more is written to disk; none while all is well. Alarm on any.
     pub write_error: Option<String>,
+    /// How many denials are in force in this process and not on disk, because a write failed. Maintenance, or
+    /// [`Store::snapshot`], saves them as soon as the disk lets. Alarm on any.
+    pub unsaved: u64,
     /// Audit records that a sink did not take, since the store was opened. Alarm on any.
     pub audit_failures: u64,
     /// The time by which entries are forgotten: what the wall clock says and the boot clock bears out.
@@ -67,6 +70,7 @@ impl Store {
             snapshots: load(&counters.snapshots),
             snapshot_error: counters.snapshot_error.lock().as_ref().map(ToString::to_string),
             write_error: counters.poison.lock().as_ref().map(ToString::to_string),
+            unsaved: counters.unsaved(),
             audit_failures: load(&counters.audit_failures),
             borne_out_time: shared.reading().wall,
             recovery: shared.recovery.clone(),

@@ -132,7 +132,7 @@ impl Engine {
         let (duty, pending) = Duty::new();
         match &self.commits {
             Some(commits) if changed > 0 => {
-                let commit = Commit { payload, undo, changed, audits, duty };
+                let commit = Commit { payload, undo, denials: denials.len(), audits, duty };
                 // If the committer is gone, dropping the commit says so to whoever waits.
                 commits.send(Message::Commit(commit)).ok();
                 shared.denylist.join_all(denials);
