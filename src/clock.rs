@@ -168,10 +168,34 @@ pub(crate) struct Reading {
 ///
 /// It follows a wall clock that steps back, and never one that steps forward: after a forward step entries are kept
 /// for longer, until the store is opened again.
+///
+/// Of the time between two boots the boot clock knows nothing, and a wall clock that was wrong at boot is often set right
+/// soon after. So after a reboot time goes on from where it was on disk, until the wall clock has run steadily for an hour;
+/// then that is believed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BorneOutTime {
     wall: Timestamp,
     boot: Duration,
+    /// After a reboot, since when the wall clock has run steadily.
+    trial: Option<Trial>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    wall: Timestamp,
+    boot: Duration,
+}
+
+impl Trial {
+    /// How long the wall clock must run steadily, by the boot clock.
+    const PERIOD: Duration = Duration::from_secs(3600);
+    /// How much it may drift meanwhile: more than any clock that is being slewed, less than one that is set.
+    const DRIFT_MAX: Duration = Duration::from_secs(60);
+
+    fn is_steady(&self, wall: Timestamp, boot: Duration) -> bool {
+        let expected = self.wall.saturating_add(boot.saturating_sub(self.boot));
+        wall <= expected.saturating_add(Self::DRIFT_MAX) && expected <= wall.saturating_add(Self::DRIFT_MAX)
+    }
 }
 
 impl Reading {
@@ -182,21 +206,29 @@ impl Reading {
 
 impl BorneOutTime {
     /// Starts from the clocks now and from the last reading on disk. Within one boot, the wall clock may be no further
-    /// on than the boot clock says; after a reboot there is only the wall clock to go by.
+    /// on than the boot clock says. Where nothing was ever written, nothing can be forgotten too early.
     pub(crate) fn start(now: Reading, last: Option<Reading>) -> Self {
-        let wall = match last {
-            Some(last) if last.boot_id == now.boot_id && now.boot >= last.boot && now.boot_id != 0 => {
-                now.wall.min(last.wall.saturating_add(now.boot.saturating_sub(last.boot)))
-            }
-            _ => now.wall,
+        let Some(last) = last else { return Self { wall: now.wall, boot: now.boot, trial: None } };
+        let is_same_boot = last.boot_id == now.boot_id && now.boot >= last.boot && now.boot_id != 0;
+        let (elapsed, trial) = match is_same_boot {
+            true => (now.boot.saturating_sub(last.boot), None),
+            false => (Duration::ZERO, Some(Trial { wall: now.wall, boot: now.boot })),
         };
-        Self { wall, boot: now.boot }
+        Self { wall: now.wall.min(last.wall.saturating_add(elapsed)), boot: now.boot, trial }
     }
 
     /// Moves on, and gives the time.
     pub(crate) fn advance(&mut self, wall: Timestamp, boot: Duration) -> Timestamp {
         self.wall = wall.min(self.wall.saturating_add(boot.saturating_sub(self.boot)));
         self.boot = self.boot.max(boot);
+        match self.trial {
+            Some(trial) if !trial.is_steady(wall, boot) => self.trial = Some(Trial { wall, boot: self.boot }),
+            Some(trial) if self.boot.saturating_sub(trial.boot) >= Trial::PERIOD => {
+                self.wall = wall;
+                self.trial = None;
+            }
+            _ => {}
+        }
         self.wall
     }
 }
@@ -233,6 +265,29 @@ mod tests {
     fn within_one_boot_the_disk_bounds_the_start() {
         let last = Some(reading(T0, 10, 1));
         assert_eq!(BorneOutTime::start(reading(T0 + 9_999, 20, 1), last).wall.as_secs(), T0 + 10);
-        assert_eq!(BorneOutTime::start(reading(T0 + 9_999, 20, 2), last).wall.as_secs(), T0 + 9_999);
+    }
+
+    #[test]
+    fn after_a_reboot_a_clock_is_believed_that_has_run_steadily_for_an_hour() {
+        let last = Some(reading(T0, 10_000, 1));
+        let mut time = BorneOutTime::start(reading(T0 + 9_999, 20, 2), last);
+        assert_eq!(advance(&mut time, T0 + 9_999, 20), T0);
+        assert_eq!(advance(&mut time, T0 + 9_999 + 3_599, 20 + 3_599), T0 + 3_599);
+        assert_eq!(advance(&mut time, T0 + 9_999 + 3_600, 20 + 3_600), T0 + 9_999 + 3_600);
+        assert_eq!(advance(&mut time, T0 + 99_999, 20 + 3_700), T0 + 9_999 + 3_700, "and no step after that");
+    }
+
+    #[test]
+    fn after_a_reboot_a_clock_that_is_set_right_is_not_believed_before_that() {
+        let last = Some(reading(T0, 10_000, 1));
+        // A year ahead for half an hour; and, the other way, at its beginning until the network is there.
+        for wrong in [T0 + 31_536_000, 0] {
+            let mut time = BorneOutTime::start(reading(wrong, 20, 2), last);
+            assert_eq!(advance(&mut time, wrong + 1_800, 1_820), (T0 + 1_800).min(wrong + 1_800));
+            let set_right = advance(&mut time, T0 + 2_000, 1_830);
+            assert!(set_right <= T0 + 1_810);
+            assert!(advance(&mut time, T0 + 2_000 + 3_599, 1_830 + 3_599) <= T0 + 1_810 + 3_599);
+            assert_eq!(advance(&mut time, T0 + 2_000 + 3_600, 1_830 + 3_600), T0 + 2_000 + 3_600);
+        }
     }
 }
