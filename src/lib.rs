@@ -82,7 +82,7 @@ pub mod storage;
 mod store;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use journal::{FileError, RecoveryError, RecoveryReport};
+pub use journal::{Damage, FileError, FileSummary, RecoveryError, RecoveryReport};
 pub use model::{
     ACTOR_BYTES_MAX, Actor, ActorKind, Cause, Change, Channel, Claim, Credential, Denial, Digest, Effect, Groups,
     ID_BYTES_MAX, InitiatingEntity, InvalidRevocation, InvalidSubject, Key, KeyId, Kind, LocalSubject, NOTE_BYTES_MAX,
@@ -90,7 +90,8 @@ pub use model::{
 };
 pub use store::{
     Acknowledgement, CloseError, CopyError, Durability, Explanation, Fact, MaintenanceReport, OpenError, Options,
-    Pending, Receipt, SnapshotError, SnapshotReport, Stats, Store, TenantStore, WriteError,
+    Pending, Receipt, SalvageError, SalvageReport, SnapshotError, SnapshotReport, Stats, Store, TenantStore,
+    Verification, VerifyError, WriteError, salvage, salvage_on, verify, verify_on,
 };
 
 /// The README's examples are tests.

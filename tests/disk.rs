@@ -1,18 +1,14 @@
-//! The store on real files: who may open it, what it leaves behind, and a process that is killed while it writes.
-//!
-//! `RESCIND_SCALE=full` kills five hundred processes instead of twenty.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a failed test panics, a harness says what it tried, and the child acknowledges on its standard output"
-)]
+//! The store on real files: who may open it, and what it leaves behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
+use std::fs;
 use std::path::Path;
 
 use rescind::storage::DirectoryError;
-use rescind::{Credential, OpenError, Options, Revocation, Store, Subject, Verdict};
+use rescind::{
+    CopyError, Credential, OpenError, Options, RecoveryError, Revocation, SalvageError, Store, Subject, Verdict,
+    VerifyError, WriteError, salvage, verify,
+};
 
 fn options() -> Options {
     Options::new().segment_bytes(4096).snapshot_after_bytes(8192)
@@ -48,18 +44,73 @@ fn a_store_in_use_names_its_holder_and_is_free_once_closed() {
     assert!(is_denied(&options().open(&path).unwrap(), "a"), "dropping it frees it, too");
 }
 
+#[test]
+fn a_store_that_is_not_there_is_not_made_unless_that_is_wanted() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("volume/revocations");
+    let existing = || options().create_if_missing(false).open(&path);
+    let error = existing().unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Directory(DirectoryError::Missing { path: missing }) if *missing == path),
+        "{error}"
+    );
+    assert!(!path.parent().unwrap().exists(), "nothing was made");
+    fs::create_dir_all(&path).unwrap();
+    let error = existing().unwrap_err();
+    assert!(matches!(error, OpenError::Recovery(RecoveryError::NoStore)), "{error}");
+    options().open(&path).unwrap().revoke(Revocation::of(Subject::token("a"))).unwrap();
+    assert!(is_denied(&existing().unwrap(), "a"));
+}
+
+#[test]
+fn verifying_and_salvaging_need_a_store_that_nobody_has_open_and_change_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let (path, saved) = (parent.path().join("revocations"), parent.path().join("saved"));
+    assert!(matches!(verify(&path), Err(VerifyError::Directory(DirectoryError::Missing { .. }))));
+    let store = options().open(&path).unwrap();
+    for token in ["a", "b"] {
+        store.revoke(Revocation::of(Subject::token(token))).unwrap();
+    }
+    assert!(matches!(verify(&path), Err(VerifyError::Directory(DirectoryError::InUse { .. }))));
+    assert!(matches!(salvage(&path, &saved), Err(SalvageError::Source(VerifyError::Directory(_)))));
+    store.close().unwrap();
+
+    let content = || {
+        let entries = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+        let mut content: Vec<_> = entries.map(|path| (fs::read(&path).unwrap(), path)).collect();
+        content.sort();
+        content
+    };
+    let log = path.join("wal-0000000000000001.log");
+    let mut bytes = fs::read(&log).unwrap();
+    let sound = content();
+    let found = verify(&path).unwrap();
+    assert!(found.is_sound() && found.files.len() == 3, "{found:?}");
+    // The first frame.
+    bytes[160] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    let damaged = content();
+    let found = verify(&path).unwrap();
+    let [damage] = &found.damage[..] else { panic!("{found:?}") };
+    assert_eq!((&*damage.file, damage.offset), ("wal-0000000000000001.log", 128));
+    assert!(!found.is_sound() && found.recovery.is_err() && found.missing_batches == [1..=1], "{found:?}");
+    assert!(matches!(options().open(&path), Err(OpenError::Recovery(RecoveryError::Corrupt { .. }))));
+    let report = salvage(&path, &saved).unwrap();
+    assert!(report.has_key && report.entries == 1 && report.missing_batches == [1..=1], "{report:?}");
+    assert!(content() == damaged && damaged != sound, "nothing was changed");
+    let store = options().open(&saved).unwrap();
+    assert!(!is_denied(&store, "a") && is_denied(&store, "b"));
+    drop(store);
+    assert!(matches!(salvage(&path, &saved), Err(SalvageError::Target(CopyError::File(_)))), "it is not empty");
+}
+
 #[cfg(unix)]
 mod unix {
     use std::collections::HashSet;
-    use std::fs::{self, Permissions};
-    use std::io::{BufRead, BufReader, Write};
+    use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::process::{Command, Stdio};
 
     use super::*;
-
-    /// Tells a re-executed test binary to be the process that is killed, and where its store is.
-    const CHILD: &str = "RESCIND_DISK_CHILD";
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
@@ -89,7 +140,7 @@ mod unix {
     fn only_the_owner_can_read_what_is_written() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("a/b/revocations");
-        let store = options().open(&path).unwrap();
+        let store = options().background(false).open(&path).unwrap();
         store.revoke(Revocation::of(Subject::token("a"))).unwrap();
         store.snapshot().unwrap();
         assert_eq!(mode(&path), 0o700);
@@ -116,77 +167,38 @@ mod unix {
         drop(options().open(&path).unwrap());
     }
 
-    /// Not a test of its own: the process that is killed. It revokes until then, and says what was acknowledged.
     #[test]
-    fn child() {
-        let Some(path) = std::env::var_os(CHILD) else { return };
-        let store = options().open(path).unwrap();
-        // The harness of the tests holds back what is printed by its macros.
-        let mut out = std::io::stdout();
-        for number in 0.. {
-            let first = format!("{}-{number}", std::process::id());
-            if number % 5 == 0 {
-                let batch = ["x", "y", "z"].map(|member| Revocation::of(Subject::token(format!("{first}{member}"))));
-                store.revoke_many(batch).unwrap();
-                writeln!(out, "batch {first}").unwrap();
-            } else {
-                store.revoke(Revocation::of(Subject::token(&*first))).unwrap();
-                writeln!(out, "token {first}").unwrap();
-            }
-            if number % 40 == 39 {
-                store.snapshot().unwrap();
-            }
-        }
+    fn a_directory_that_vanishes_is_noticed_and_what_was_in_it_can_be_saved_elsewhere() {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (parent.path().join("revocations"), parent.path().join("elsewhere"));
+        let store = options().background(false).open(&path).unwrap();
+        store.revoke(Revocation::of(Subject::token("before"))).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        let refused = store.revoke(Revocation::of(Subject::token("after")));
+        assert!(matches!(refused, Err(WriteError::NotDurable(_))), "{refused:?}");
+        assert!(store.snapshot().is_err());
+        store.backup(&elsewhere).unwrap();
+        assert!(store.close().is_err());
+        let store = options().create_if_missing(false).open(&elsewhere).unwrap();
+        assert!(is_denied(&store, "before") && is_denied(&store, "after"));
     }
 
+    /// Files are found by the directory's handle: there is no moment at which a store is half here and half there.
     #[test]
-    fn a_killed_process_forgets_nothing_that_it_acknowledged() {
-        let loops: u64 = if std::env::var("RESCIND_SCALE").is_ok_and(|scale| scale == "full") { 500 } else { 20 };
+    fn a_directory_that_is_moved_stays_the_stores() {
         let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("revocations");
-        let mut acknowledged: Vec<String> = Vec::new();
-        let mut torn_tails = 0;
-        for round in 0..loops {
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "unix::child", "--nocapture"])
-                .env(CHILD, &path)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            // After how many acknowledgements it is killed: from in the midst of opening on.
-            let limit = round * 37 % 120;
-            let mut told = 0;
-            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let mut note = |line: String| {
-                if let Some(token) = line.strip_prefix("token ") {
-                    acknowledged.push(token.to_owned());
-                } else if let Some(batch) = line.strip_prefix("batch ") {
-                    acknowledged.extend(["x", "y", "z"].map(|member| format!("{batch}{member}")));
-                } else {
-                    return 0;
-                }
-                1
-            };
-            while told < limit {
-                told += note(lines.next().expect("the child goes on until it is killed").unwrap());
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            // What it had said before it died; the last line may lack its end.
-            let mut rest: Vec<String> = lines.map_while(Result::ok).collect();
-            rest.pop();
-            for line in rest {
-                note(line);
-            }
-
-            let store = options().open(&path).unwrap();
-            torn_tails += u64::from(store.stats().recovery.torn_tail_bytes > 0);
-            for token in &acknowledged {
-                assert!(is_denied(&store, token), "round {round}: {token} was acknowledged, and is forgotten");
-            }
+        let (path, moved) = (parent.path().join("revocations"), parent.path().join("moved"));
+        let store = options().open(&path).unwrap();
+        store.revoke(Revocation::of(Subject::token("before"))).unwrap();
+        fs::rename(&path, &moved).unwrap();
+        fs::create_dir(&path).unwrap();
+        for index in 0..100 {
+            store.revoke(Revocation::of(Subject::token(format!("{index}")))).unwrap();
         }
-        let acknowledged = acknowledged.len();
-        println!("harness kill loops={loops} acknowledged={acknowledged} torn_tails={torn_tails} lost=0");
+        store.snapshot().unwrap();
+        store.close().unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        let store = options().open(&moved).unwrap();
+        assert!(is_denied(&store, "before") && (0..100).all(|index| is_denied(&store, &format!("{index}"))));
     }
 }

@@ -8,6 +8,7 @@ mod mark;
 mod recovery;
 mod segment;
 mod snapshot;
+mod survey;
 
 use std::io;
 use std::sync::Arc;
@@ -19,11 +20,13 @@ use crate::storage::{Storage, StorageFile};
 pub(crate) use format::PAYLOAD_BYTES_MAX;
 use format::{BATCH_MAX, FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES, Seed};
 use mark::Mark;
-pub(crate) use recovery::{KeySource, create_filled, recover};
+pub(crate) use recovery::{KeySource, create_filled, inspect, recover};
 pub use recovery::{RecoveryError, RecoveryReport};
 pub(crate) use segment::Spare;
 use segment::{BeginError, Segment};
 pub(crate) use snapshot::{SnapshotWriteError, SnapshotWriter};
+pub(crate) use survey::survey;
+pub use survey::{Damage, FileSummary};
 
 /// The room that the frame which ends a segment takes.
 const END_BYTES: u64 = FRAME_OVERHEAD as u64;

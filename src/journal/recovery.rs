@@ -27,8 +27,8 @@ use super::{
     segment,
 };
 
-const STORE_FILE: &str = "STORE";
-const KEY_FILE: &str = "KEY";
+pub(super) const STORE_FILE: &str = "STORE";
+pub(super) const KEY_FILE: &str = "KEY";
 /// No segment is longer: the largest frame, its header, the end frame.
 const SEGMENT_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64 + 4096;
 
@@ -159,6 +159,18 @@ pub(crate) fn recover(
     Ok(Recovered { journal, identity, keyring, kept_key, report, last_reading, snapshot_bytes, log_bytes })
 }
 
+/// What opening the store would find, were its key at hand. Nothing is edited.
+pub(crate) fn inspect(storage: &dyn Storage) -> Result<RecoveryReport, RecoveryError> {
+    let names = list(storage)?;
+    let is_there = |wanted: &str| names.iter().any(|name| name == wanted);
+    if !is_there(STORE_FILE) {
+        return Err(RecoveryError::NoStore);
+    }
+    let identity =
+        if is_there(KEY_FILE) { read_identity(storage, &names, KeySource::Stored)?.0 } else { read_store(storage)? };
+    Ok(read_log(storage, identity, EVERYTHING, &|_| {})?.report)
+}
+
 /// Reads snapshots and log up to and including a batch, gives every record to `visit`, and edits nothing.
 pub(super) fn read_log(
     storage: &dyn Storage,
@@ -195,23 +207,29 @@ fn read_identity(
     names: &[String],
     key: KeySource,
 ) -> Result<(StoreIdentity, Keyring, Option<Key>), RecoveryError> {
-    let file = storage.open(STORE_FILE).map_err(FileError::of("open", STORE_FILE))?;
-    let bytes = read_all(&*file, HEADER_BYTES as u64).map_err(FileError::of("read", STORE_FILE))?;
-    let header = read_header(&bytes, FileKind::Store, STORE_FILE)?;
-    if bytes.len() != HEADER_BYTES {
-        return Err(corrupt(STORE_FILE, HEADER_BYTES as u64, "it is longer than a header"));
-    }
+    let identity = read_store(storage)?;
     let (key, is_kept) = match key {
         KeySource::Given(key) => (key, false),
         KeySource::Stored if names.iter().any(|name| name == KEY_FILE) => (read_key(storage)?, true),
         KeySource::Stored => return Err(RecoveryError::KeyMissing),
     };
     let keyring = Keyring::new(&key);
-    if keyring.id() != header.key_id {
-        return Err(RecoveryError::WrongKey { expected: header.key_id, given: keyring.id() });
+    if keyring.id() != identity.key_id {
+        return Err(RecoveryError::WrongKey { expected: identity.key_id, given: keyring.id() });
     }
-    let identity = StoreIdentity { store_id: header.store_id, key_id: header.key_id };
     Ok((identity, keyring, is_kept.then_some(key)))
+}
+
+fn read_store(storage: &dyn Storage) -> Result<StoreIdentity, RecoveryError> {
+    let file = storage.open(STORE_FILE).map_err(FileError::of("open", STORE_FILE))?;
+    let bytes = match read_all(&*file, HEADER_BYTES as u64) {
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
+            return Err(corrupt(STORE_FILE, HEADER_BYTES as u64, "it is longer than a header"));
+        }
+        result => result.map_err(FileError::of("read", STORE_FILE))?,
+    };
+    let header = read_header(&bytes, FileKind::Store, STORE_FILE)?;
+    Ok(StoreIdentity { store_id: header.store_id, key_id: header.key_id })
 }
 
 fn read_header(bytes: &[u8], kind: FileKind, name: &str) -> Result<Header, RecoveryError> {
@@ -221,7 +239,7 @@ fn read_header(bytes: &[u8], kind: FileKind, name: &str) -> Result<Header, Recov
     })
 }
 
-fn read_key(storage: &dyn Storage) -> Result<Key, RecoveryError> {
+pub(super) fn read_key(storage: &dyn Storage) -> Result<Key, RecoveryError> {
     let file = storage.open(KEY_FILE).map_err(FileError::of("open", KEY_FILE))?;
     let bytes = Zeroizing::new(read_all(&*file, 32).map_err(FileError::of("read", KEY_FILE))?);
     let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| corrupt(KEY_FILE, 0, "it is not 32 bytes long"))?;
@@ -302,6 +320,10 @@ pub(crate) fn create_filled<T, E: From<FileError> + From<SnapshotWriteError>>(
     reading: Reading,
     fill: impl FnOnce(&mut SnapshotWriter) -> Result<T, E>,
 ) -> Result<(T, u64), E> {
+    if !list(&**storage)?.is_empty() {
+        let error = std::io::Error::new(std::io::ErrorKind::DirectoryNotEmpty, "it is not empty: choose a new one");
+        return Err(FileError::of("make a store of", "the directory")(error).into());
+    }
     let identity = begin_store(&**storage, key_id, segment_bytes, reading)?;
     let mut writer = SnapshotWriter::create(Arc::clone(storage), identity, Position::default(), reading)?;
     let filled = fill(&mut writer)?;

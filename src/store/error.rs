@@ -130,10 +130,8 @@ pub enum CopyError {
     /// The directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// There is something in the directory.
-    #[error("the directory is not empty: choose a new one")]
-    NotEmpty,
-    /// A file could not be written.
+    /// A file could not be written, or there is something in the directory already
+    /// ([`DirectoryNotEmpty`](std::io::ErrorKind::DirectoryNotEmpty)).
     #[error("no store was made: {0}")]
     File(Arc<FileError>),
     /// What was written did not read back as it was.

@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::codec::Record;
+use crate::codec::{Limits, Record};
+use crate::denylist::Denylist;
 use crate::journal::{
     FileError, Journal, Position, SnapshotWriteError, SnapshotWriter, Spare, StoreIdentity, create_filled,
 };
 use crate::storage::{FileStorage, Storage};
 
 use super::committer::Message;
-use super::{CopyError, Engine, Shared, SnapshotError, Store};
+use super::{CopyError, Engine, SnapshotError, Store};
 
 /// What a snapshot or a backup holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,9 +107,6 @@ impl Engine {
     }
 
     fn backup(&self, storage: &Arc<dyn Storage>) -> Result<SnapshotReport, CopyError> {
-        if !storage.list().map_err(FileError::of("list", "the directory"))?.is_empty() {
-            return Err(CopyError::NotEmpty);
-        }
         let shared = &*self.shared;
         let (key_id, key) = (shared.keyring.id(), shared.kept_key.as_ref());
         let refused = shared.counters.refused.load(Ordering::Relaxed);
@@ -117,7 +115,7 @@ impl Engine {
         let is_logged = self.commits.is_some() && !shared.is_closed() && shared.counters.poison.lock().is_none();
         let writing = (!is_logged).then(|| self.writing.lock());
         let fill = |writer: &mut SnapshotWriter| {
-            let entries = shared.write_into(writer)?;
+            let entries = write_all(writer, &shared.limits, &shared.denylist)?;
             if is_logged {
                 self.sync_point()?;
                 if shared.counters.refused.load(Ordering::Relaxed) != refused {
@@ -133,22 +131,24 @@ impl Engine {
     }
 }
 
-impl Shared {
-    /// Writes everything that is in memory, and gives the number of entries.
-    fn write_into(&self, writer: &mut SnapshotWriter) -> Result<u64, SnapshotWriteError> {
-        writer.add(&Record::Limits(self.limits.clone()))?;
-        let mut entries = 0;
-        // Nothing is written to disk under a lock that a check might wait for.
-        for rows in self.denylist.rows() {
-            entries += rows.rows.len() as u64;
-            writer.add_rows(&rows)?;
-        }
-        for item in self.denylist.others() {
-            writer.add(&Record::Entry(item))?;
-            entries += 1;
-        }
-        Ok(entries)
+/// Writes limits and entries, and gives the number of entries.
+pub(super) fn write_all(
+    writer: &mut SnapshotWriter,
+    limits: &Limits,
+    denylist: &Denylist,
+) -> Result<u64, SnapshotWriteError> {
+    writer.add(&Record::Limits(limits.clone()))?;
+    let mut entries = 0;
+    // Nothing is written to disk under a lock that a check might wait for.
+    for rows in denylist.rows() {
+        entries += rows.rows.len() as u64;
+        writer.add_rows(&rows)?;
     }
+    for item in denylist.others() {
+        writer.add(&Record::Entry(item))?;
+        entries += 1;
+    }
+    Ok(entries)
 }
 
 /// Takes snapshots, one at a time.
@@ -187,7 +187,7 @@ impl Snapshotter {
         let base = engine.sync_point()?;
         let mut writer = Journal::snapshot_writer(Arc::clone(storage), self.identity, base, shared.reading_for_disk())
             .map_err(SnapshotWriteError::File)?;
-        let entries = shared.write_into(&mut writer)?;
+        let entries = write_all(&mut writer, &shared.limits, &shared.denylist)?;
         // What the walk saw of a batch is in the snapshot; all of that batch must be in the log before it counts.
         engine.sync_point()?;
         if shared.counters.refused.load(Ordering::Relaxed) != refused {

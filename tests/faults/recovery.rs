@@ -1,0 +1,541 @@
+//! What recovery, rotation and snapshots do in one particular case, each with the least that shows it.
+
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rescind::storage::{MemoryStorage, Storage, StorageFile};
+use rescind::{
+    Acknowledgement, Durability, ManualClock, OpenError, Options, RecoveryError, Revocation, SnapshotError, Store,
+    Subject, Timestamp, WriteError,
+};
+
+use crate::harness::scaled;
+use crate::image::{Files, HEADER_BYTES, Image, State, names, reseal, token};
+use crate::workload::{SEGMENT_BYTES, START_SECS, is_denied, is_disabled, open, options, revoke};
+
+fn open_files(files: Files) -> Result<Store, OpenError> {
+    open(&MemoryStorage::from_files(files))
+}
+
+/// Opens an altered image in which nothing may be missing.
+fn open_whole(image: &Image, files: Files, what: &str) -> Store {
+    let store = open_files(files).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(State::of(&store, image.tokens), *image.state(), "{what}");
+    store
+}
+
+fn recovery_error(result: Result<Store, OpenError>) -> RecoveryError {
+    match result {
+        Ok(store) => panic!("opened: {:?}", store.stats().recovery),
+        Err(OpenError::Recovery(error)) => error,
+        Err(error) => panic!("not an error of recovery: {error}"),
+    }
+}
+
+fn assert_corrupt(result: Result<Store, OpenError>, what: &str) {
+    let error = recovery_error(result);
+    assert!(matches!(error, RecoveryError::Corrupt { .. }), "{what}: {error}");
+}
+
+#[test]
+fn a_torn_tail_is_reported_and_wiped() {
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    revoke(&store, "kept").unwrap();
+    // The power goes while the next frame is written: a part of it reaches the disk.
+    disk.crash_at(disk.operations());
+    assert!(matches!(revoke(&store, "torn"), Err(WriteError::NotDurable(_))));
+    let torn = (1..200).map(|seed| disk.crash_image(seed)).find(|image| {
+        let bytes = &image.files()[&names(&image.files(), "wal-")[0]];
+        bytes.windows(4).filter(|window| window == b"RFRM").count() == 2
+            && !is_denied(&open(&image.crash_image(0)).unwrap(), "torn")
+    });
+    let torn = torn.expect("some seed tears the frame");
+
+    let store = open(&torn).unwrap();
+    assert!(store.stats().recovery.torn_tail_bytes > 0);
+    assert!(is_denied(&store, "kept") && !is_denied(&store, "torn"));
+    revoke(&store, "next").unwrap();
+    drop(store);
+
+    let store = open(&torn.crash_image(0)).unwrap();
+    assert_eq!(store.stats().recovery.torn_tail_bytes, 0);
+    assert!(is_denied(&store, "kept") && is_denied(&store, "next") && !is_denied(&store, "torn"));
+}
+
+#[test]
+fn a_damaged_snapshot_is_made_up_for_by_the_one_before_it_and_the_log() {
+    let image = Image::closed(12, &[3, 8]);
+    let snapshots = names(&image.files, "snap-");
+    let newest = snapshots.last().unwrap();
+    assert_eq!(snapshots.len(), 2);
+    let whole = |files: Files, what: String| {
+        let report = open_whole(&image, files, &what).stats().recovery;
+        assert_eq!(report.damaged_snapshots, std::slice::from_ref(newest), "{what}");
+        assert_eq!(report.snapshot_batch, Some(3), "{what}");
+    };
+    let len = image.files[newest].len();
+    // A version that is not known is not called damage: a later version of rescind may know it.
+    for bit in (0..len * 8).filter(|bit| !(8..12).contains(&(bit / 8))).step_by(scaled(3, 1)) {
+        let mut files = image.files.clone();
+        files.get_mut(newest).unwrap()[bit / 8] ^= 1 << (bit % 8);
+        whole(files, format!("bit {bit}"));
+    }
+    for shorter in (0..len).step_by(scaled(3, 1)) {
+        let mut files = image.files.clone();
+        files.get_mut(newest).unwrap().truncate(shorter);
+        whole(files, format!("truncated to {shorter}"));
+    }
+    let mut files = image.files.clone();
+    files.get_mut(newest).unwrap().push(0);
+    whole(files, "a byte more".into());
+}
+
+#[test]
+fn a_damaged_snapshot_without_another_is_refused() {
+    let mut image = Image::closed(80, &[30, 60]);
+    let snapshots = names(&image.files, "snap-");
+    image.files.remove(&snapshots[0]);
+    assert!(!image.files.contains_key("wal-0000000000000001.log"), "the log does not reach back");
+    open_whole(&image, image.files.clone(), "one snapshot is enough");
+    for bit in (0..image.files[&snapshots[1]].len() * 8).step_by(scaled(101, 1)) {
+        let mut files = image.files.clone();
+        files.get_mut(&snapshots[1]).unwrap()[bit / 8] ^= 1 << (bit % 8);
+        recovery_error(open_files(files));
+    }
+}
+
+#[test]
+fn a_store_without_its_head_is_not_taken_for_a_new_one() {
+    let disk = MemoryStorage::new();
+    let stored = || options_with_stored_key().open_on(Arc::new(disk.clone()));
+    revoke(&stored().unwrap(), "a").unwrap();
+    let files = disk.files();
+    assert!(files.contains_key("KEY") && files["KEY"].len() == 32);
+    let without = |name: &str| {
+        let mut files = files.clone();
+        files.remove(name).unwrap();
+        options_with_stored_key().open_on(Arc::new(MemoryStorage::from_files(files)))
+    };
+    assert_corrupt(without("STORE"), "no STORE");
+    assert!(matches!(recovery_error(without("KEY")), RecoveryError::KeyMissing));
+    assert!(matches!(recovery_error(open_files(files.clone())), RecoveryError::WrongKey { .. }));
+    for bit in 0..256 {
+        let mut files = files.clone();
+        files.get_mut("KEY").unwrap()[bit / 8] ^= 1 << (bit % 8);
+        let opened = options_with_stored_key().open_on(Arc::new(MemoryStorage::from_files(files)));
+        assert!(matches!(recovery_error(opened), RecoveryError::WrongKey { .. }), "bit {bit}");
+    }
+    for len in [0, 31, 33] {
+        let mut files = files.clone();
+        files.get_mut("KEY").unwrap().resize(len, 0);
+        recovery_error(options_with_stored_key().open_on(Arc::new(MemoryStorage::from_files(files))));
+    }
+}
+
+fn options_with_stored_key() -> Options {
+    Options::new().background(false).segment_bytes(SEGMENT_BYTES)
+}
+
+#[test]
+fn a_receipt_says_what_it_is_worth() {
+    let interval = Durability::Interval(Duration::from_secs(3600));
+    let acknowledgements = [
+        (Durability::Sync, Acknowledgement::Durable),
+        (interval, Acknowledgement::Accepted),
+        (Durability::Memory, Acknowledgement::Memory),
+    ];
+    for (durability, acknowledgement) in acknowledgements {
+        let disk = MemoryStorage::new();
+        let store = options().durability(durability).open_on(Arc::new(disk.clone())).unwrap();
+        assert_eq!(revoke(&store, "a").unwrap().acknowledgement, acknowledgement);
+        let kept = is_denied(&open(&disk.crash_image(0)).unwrap(), "a");
+        assert_eq!(kept, acknowledgement == Acknowledgement::Durable);
+        assert!(is_denied(&open(&disk.kill_image()).unwrap(), "a"));
+        store.close().unwrap();
+        assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "a"), "closing syncs");
+    }
+}
+
+#[test]
+fn a_failed_sync_is_never_tried_again() {
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    store.disable(Subject::user("user")).unwrap();
+    revoke(&store, "lifted").unwrap();
+    disk.fail_at(disk.operations() + 1, ErrorKind::Other, false);
+    assert!(matches!(revoke(&store, "a"), Err(WriteError::NotDurable(_))));
+    assert!(is_denied(&store, "a"), "it denies all the same");
+    assert!(store.stats().write_error.is_some());
+
+    let operations = disk.operations();
+    assert!(matches!(revoke(&store, "b"), Err(WriteError::NotDurable(_))));
+    assert!(is_denied(&store, "b"));
+    assert!(matches!(store.enable(Subject::user("user")), Err(WriteError::NotDurable(_))));
+    assert!(is_disabled(&store, "user"), "what undoes is not applied");
+    assert!(matches!(store.lift(Subject::token("lifted")), Err(WriteError::NotDurable(_))));
+    assert!(is_denied(&store, "lifted"), "what undoes is not applied");
+    assert_eq!(disk.operations(), operations, "the disk is left alone");
+
+    let store = open(&disk.crash_image(0)).unwrap();
+    assert!(is_denied(&store, "lifted") && is_disabled(&store, "user") && !is_denied(&store, "b"));
+}
+
+#[test]
+fn the_log_does_not_grow_without_end() {
+    let clock = ManualClock::at(Timestamp::from_secs(START_SECS));
+    let options = || options().clock(clock.clone()).snapshot_after_bytes(8192);
+    let disk = MemoryStorage::new();
+    let mut store = options().open_on(Arc::new(disk.clone())).unwrap();
+    let mut largest = 0;
+    let rounds = scaled(60, 600);
+    for round in 0..rounds {
+        let secs = START_SECS + round * 1000;
+        let batch = (0..40).map(|index| {
+            let subject = Subject::token(format!("{round}-{index}"));
+            Revocation::of(subject).until_secs(secs + 500)
+        });
+        store.revoke_many(batch).unwrap();
+        store.revoke(Revocation::of(Subject::user("always the same")).sparing_session(format!("{round}"))).unwrap();
+        clock.advance(Duration::from_secs(1000));
+        let report = store.maintain();
+        assert!(report.snapshot.is_none_or(|snapshot| snapshot.is_ok()));
+        if round % 7 == 0 {
+            drop(store);
+            store = options().open_on(Arc::new(disk.clone())).unwrap();
+        }
+        largest = largest.max(disk.files().values().map(Vec::len).sum());
+    }
+    assert!(store.len() < 200, "{} entries", store.len());
+    assert!(largest < 64 * 1024, "{largest} bytes");
+}
+
+/// A sync that failed in one process, and a write that the next one acknowledged.
+#[test]
+fn what_an_earlier_process_failed_to_sync_is_written_again() {
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    revoke(&store, "a").unwrap();
+    disk.fail_at(disk.operations() + 1, ErrorKind::StorageFull, false);
+    assert!(revoke(&store, "never on disk").is_err());
+    drop(store);
+
+    // The page cache has it, the disk has not, and nothing marks it as to be written.
+    let disk = disk.kill_image();
+    let store = open(&disk).unwrap();
+    revoke(&store, "b").unwrap();
+    let store = open(&disk.crash_image(0)).unwrap();
+    assert!(is_denied(&store, "a") && is_denied(&store, "b"));
+}
+
+/// The same for the frame that ends a segment.
+#[test]
+fn an_end_that_an_earlier_process_failed_to_sync_is_written_again() {
+    let mut tried = 0;
+    for operation in 0..12 {
+        let disk = MemoryStorage::new();
+        let store = open(&disk).unwrap();
+        let mut index = 0;
+        while names(&disk.files(), "wal-").len() < 2 {
+            revoke(&store, &token(index)).unwrap();
+            index += 1;
+        }
+        // The same again, with a fault in the rotation.
+        let disk = MemoryStorage::new();
+        let store = open(&disk).unwrap();
+        (0..index - 1).for_each(|index| assert!(revoke(&store, &token(index)).is_ok()));
+        disk.fail_at(disk.operations() + operation, ErrorKind::Other, false);
+        let is_acknowledged = revoke(&store, "rotates").is_ok();
+        drop(store);
+
+        let disk = disk.kill_image();
+        let store = open(&disk).unwrap();
+        revoke(&store, "after").unwrap();
+        let store = open(&disk.crash_image(0)).unwrap_or_else(|error| panic!("operation {operation}: {error}"));
+        assert!((0..index - 1).all(|index| is_denied(&store, &token(index))) && is_denied(&store, "after"));
+        assert!(is_denied(&store, "rotates") || !is_acknowledged);
+        tried += 1;
+    }
+    assert_eq!(tried, 12);
+}
+
+/// A batch that needs a larger segment replaces one that is still empty: after an error in between it must be clear
+/// which of the two is written to.
+#[test]
+fn a_rotation_that_may_have_happened_is_not_taken_for_one_that_has_not() {
+    let large = || (0..90).map(|index| Revocation::of(Subject::session(format!("large-{index}"))));
+    for tokens in [0, 12] {
+        let rotation = |disk: &MemoryStorage| {
+            let store = open(disk).unwrap();
+            (0..tokens).for_each(|index| assert!(revoke(&store, &token(index)).is_ok()));
+            store
+        };
+        let disk = MemoryStorage::new();
+        let store = rotation(&disk);
+        let first = disk.operations();
+        store.revoke_many(large()).unwrap();
+        for operation in first..disk.operations() {
+            let disk = MemoryStorage::new();
+            let store = rotation(&disk);
+            disk.fail_at(operation, ErrorKind::Other, false);
+            assert!(store.revoke_many(large()).is_err());
+            let small = revoke(&store, "small");
+            drop(store);
+
+            let what = format!("{tokens} tokens, operation {operation}");
+            for image in [disk.crash_image(0), disk.kill_image(), disk.crash_image(u64::MAX)] {
+                let store = open(&image).unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert!(small.is_err() || is_denied(&store, "small"), "{what}: acknowledged, and forgotten");
+                assert!((0..tokens).all(|index| is_denied(&store, &token(index))), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_written_takes_no_room() {
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    let large = || (0..90).map(|index| Revocation::of(Subject::session(format!("large-{index}"))));
+    let is_temporary = |name: &String| name.ends_with(".tmp");
+    // Create a file, then fail to write to it, or to sync it.
+    for (after, round) in (1..5).zip(0..) {
+        disk.fail_at(disk.operations() + after, ErrorKind::StorageFull, false);
+        let failed = store.revoke_many(large()).is_err();
+        assert!(failed && !disk.files().keys().any(is_temporary), "segment, operation {after}: {disk:?}");
+        if store.stats().write_error.is_some() {
+            break;
+        }
+        revoke(&store, &format!("{round}")).unwrap();
+        disk.fail_at(disk.operations() + after, ErrorKind::StorageFull, false);
+        let failed = store.snapshot().is_err();
+        assert!(!failed || !disk.files().keys().any(is_temporary), "snapshot, operation {after}: {disk:?}");
+    }
+}
+
+/// A snapshot of the last batch of a segment, and a crash before that segment has its end frame.
+#[test]
+fn a_segment_that_ends_with_a_snapshot_gets_its_end_frame() {
+    let count = {
+        let disk = MemoryStorage::new();
+        let store = open(&disk).unwrap();
+        (0..).find(|index| {
+            revoke(&store, &token(*index)).unwrap();
+            names(&disk.files(), "wal-").len() > 1
+        })
+    };
+    let count = count.unwrap();
+    for operation in 0..12 {
+        let disk = MemoryStorage::new();
+        let store = open(&disk).unwrap();
+        for index in 0..count {
+            if index == 3 {
+                store.snapshot().unwrap();
+            }
+            revoke(&store, &token(index)).unwrap();
+        }
+        store.snapshot().unwrap();
+        disk.crash_at(disk.operations() + operation);
+        assert!(revoke(&store, "crashed").is_err() || operation > 9);
+        drop(store);
+        for seed in [0, u64::MAX] {
+            let disk = disk.crash_image(seed);
+            let store = open(&disk).unwrap();
+            revoke(&store, "after").unwrap();
+            drop(store);
+            // The newest snapshot turns out to be damaged: the one before it and the log must do.
+            let mut files = disk.files();
+            let newest = names(&files, "snap-").pop().unwrap();
+            files.get_mut(&newest).unwrap()[200] ^= 1;
+            let store = open_files(files).unwrap_or_else(|error| panic!("operation {operation}, seed {seed}: {error}"));
+            assert!((0..count).all(|index| is_denied(&store, &token(index))) && is_denied(&store, "after"));
+        }
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_does_not_count_as_the_one_before() {
+    let image = Image::closed(80, &[30, 60]);
+    let mut files = image.files.clone();
+    let damage = |files: &mut Files| {
+        let newest = names(files, "snap-").into_iter().rfind(|name| name.ends_with(".snap")).unwrap();
+        files.get_mut(&newest).unwrap()[200] ^= 1;
+    };
+    damage(&mut files);
+    let disk = MemoryStorage::from_files(files);
+    let store = open(&disk).unwrap();
+    assert_eq!(store.stats().recovery.damaged_snapshots.len(), 1);
+    revoke(&store, "next").unwrap();
+    store.snapshot().unwrap();
+    drop(store);
+
+    let mut files = disk.files();
+    damage(&mut files);
+    let store = open_files(files).unwrap();
+    assert!((0..80).all(|index| is_denied(&store, &token(index))) && is_denied(&store, "next"));
+    assert_eq!(store.stats().recovery.snapshot_batch, Some(30));
+}
+
+#[test]
+fn files_whose_names_only_look_like_ours_are_left_alone() {
+    let image = Image::closed(4, &[2]);
+    for name in ["wal-+00000000000001.log", "wal-000000000000000A.log", "snap-00000000000000AA.snap", "note.txt"] {
+        let mut files = image.files.clone();
+        files.insert(name.to_owned(), b"not ours".to_vec());
+        let disk = MemoryStorage::from_files(files);
+        let store = open(&disk).unwrap_or_else(|error| panic!("{name}: {error}"));
+        store.snapshot().unwrap();
+        assert!((0..4).all(|index| is_denied(&store, &token(index))), "{name}");
+        assert_eq!(disk.files()[name], b"not ours");
+    }
+}
+
+/// Numbers at the end of what 64 bits hold are refused, and not counted on from.
+#[test]
+fn absurd_batch_numbers_are_refused() {
+    let image = Image::closed(4, &[2]);
+    let snapshot = names(&image.files, "snap-").pop().unwrap();
+    let segment = names(&image.files, "wal-").pop().unwrap();
+    for batch in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        let mut files = image.files.clone();
+        let mut bytes = files.remove(&snapshot).unwrap();
+        reseal(&mut bytes[..HEADER_BYTES], 48, &batch.to_le_bytes());
+        files.insert(format!("snap-{batch:016x}.snap"), bytes);
+        open_whole(&image, files.clone(), "a name of another sort").snapshot().unwrap();
+
+        // Without a log there is nothing else to go by.
+        let mut bytes = files.remove(&segment).unwrap();
+        assert_corrupt(open_files(files.clone()), "no log");
+        reseal(&mut bytes[..HEADER_BYTES], 48, &batch.to_le_bytes());
+        files.insert(format!("wal-{batch:016x}.log"), bytes);
+        assert_corrupt(open_files(files), "a log of another place");
+    }
+}
+
+/// What is done before each sync of a file.
+#[derive(Clone)]
+struct Hook(Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// A storage that lets a test in before each sync of a file.
+#[derive(Debug)]
+struct Hooked(MemoryStorage, Hook);
+
+#[derive(Debug)]
+struct HookedFile(Box<dyn StorageFile>, Hook);
+
+impl Storage for Hooked {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(HookedFile(self.0.create(name)?, self.1.clone())))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(HookedFile(self.0.open(name)?, self.1.clone())))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.0.sync_directory()
+    }
+}
+
+impl StorageFile for HookedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.1.0();
+        self.0.sync()
+    }
+}
+
+#[test]
+fn a_panic_in_the_storage_leaves_nobody_waiting() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let is_armed = Arc::clone(&armed);
+    let hook = Hook(Arc::new(move || assert!(!is_armed.load(Ordering::Relaxed), "a defect in the storage")));
+    let disk = MemoryStorage::new();
+    let store = options().open_on(Arc::new(Hooked(disk.clone(), hook))).unwrap();
+    revoke(&store, "before").unwrap();
+    armed.store(true, Ordering::Relaxed);
+    let (answer, answered) = channel();
+    let asking = store.clone();
+    let asker = std::thread::spawn(move || {
+        for token in ["during", "after"] {
+            answer.send(revoke(&asking, token)).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        let answer = answered.recv_timeout(Duration::from_secs(20)).expect("an answer");
+        assert!(matches!(answer, Err(WriteError::NotDurable(_))), "{answer:?}");
+    }
+    asker.join().unwrap();
+    assert!(is_denied(&store, "during") && is_denied(&store, "after"), "they deny all the same");
+    assert!(store.stats().write_error.is_some());
+    assert!(store.snapshot().is_err() && store.close().is_err());
+    assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "before"));
+}
+
+#[test]
+fn a_snapshot_that_meets_a_close_is_refused() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let is_armed = Arc::clone(&armed);
+    let (enter, entered) = channel();
+    let (leave, left) = channel::<()>();
+    let (enter, left) = (Mutex::new(enter), Mutex::new(left));
+    let hook = Hook(Arc::new(move || {
+        if is_armed.swap(false, Ordering::Relaxed) {
+            enter.lock().unwrap().send(()).unwrap();
+            left.lock().unwrap().recv().unwrap();
+        }
+    }));
+    let disk = Arc::new(Hooked(MemoryStorage::new(), hook));
+    let store = options().durability(Durability::Memory).open_on(disk).unwrap();
+    revoke(&store, "a").unwrap();
+    armed.store(true, Ordering::Relaxed);
+    let closing = store.clone();
+    let closer = std::thread::spawn(move || closing.close());
+    entered.recv().unwrap();
+
+    // The committer is busy with its last sync.
+    let (answer, answered) = channel();
+    let asker = std::thread::spawn(move || answer.send(store.snapshot()).unwrap());
+    let early = answered.recv_timeout(Duration::from_millis(200));
+    leave.send(()).unwrap();
+    let answer = early.or_else(|_| answered.recv_timeout(Duration::from_secs(20))).expect("an answer");
+    assert!(matches!(answer, Err(SnapshotError::Closed)), "{answer:?}");
+    closer.join().unwrap().unwrap();
+    asker.join().unwrap();
+}

@@ -1,0 +1,127 @@
+//! What is readable of a damaged store is saved, on both sides of the damage, and nothing that never was.
+
+use std::sync::Arc;
+
+use rescind::storage::MemoryStorage;
+use rescind::{SalvageError, SalvageReport, salvage_on, verify_on};
+
+use crate::harness::{Harness, Outcome, Random, holds, lost, scaled, silent};
+use crate::image::{Files, HEADER_BYTES, Image, State};
+use crate::workload::reopen;
+
+/// Salvages an image, and fails unless every token is there whose frame is, and nothing else.
+fn saves(image: &Image, files: Files, report: &mut Option<SalvageReport>) -> Outcome {
+    let damaged = MemoryStorage::from_files(files.clone());
+    let target = MemoryStorage::new();
+    let salvaged = match salvage_on(&damaged, Arc::new(target.clone())) {
+        Ok(salvaged) => salvaged,
+        // Without any header nobody knows whose frames these are.
+        Err(SalvageError::NothingReadable) if !has_header(image, &files) => return Ok(()),
+        Err(error) => return lost(error.to_string()),
+    };
+    holds(damaged.files() == files && damaged.operations() == 0, || "the damaged store was changed".into())?;
+    let store = reopen(&target.crash_image(0))?;
+    let state = State::of(&store, image.tokens);
+    for index in 0..image.tokens {
+        let is_saved = state.has(index) || !image.is_intact(&files, index);
+        holds(is_saved, || format!("token {index} can be read, and is not saved: {salvaged:?}"))?;
+    }
+    holds(state.is_within(image.state()), || format!("something that never was: {state:?}"))?;
+    holds(salvaged.entries == store.len() as u64, || format!("{} entries, told {salvaged:?}", store.len()))?;
+    drop(store);
+    let found = verify_on(&target).unwrap();
+    holds(found.is_sound(), || format!("what was made is not sound: {found:?}"))?;
+    // What is gone is told.
+    let is_told = !salvaged.missing_batches.is_empty() || !salvaged.damage.is_empty() || salvaged.torn_tail_bytes > 0;
+    if state != *image.state() && !is_told {
+        return silent(format!("something is gone, and it is not told: {salvaged:?}"));
+    }
+    *report = Some(salvaged);
+    Ok(())
+}
+
+fn has_header(image: &Image, files: &Files) -> bool {
+    let is_whole =
+        |(name, bytes): (&String, &Vec<u8>)| bytes.get(..HEADER_BYTES) == Some(&image.files[name][..HEADER_BYTES]);
+    files.iter().any(is_whole)
+}
+
+#[test]
+fn whatever_is_readable_of_a_damaged_store_is_saved() {
+    let mut harness = Harness::new("salvage");
+    let mut missing = 0;
+    for image in [Image::closed(40, &[]), Image::closed(75, &[20, 50]), Image::killed(40, &[])] {
+        let mut random = Random(7);
+        let names: Vec<&String> = image.files.keys().collect();
+        for round in 0..scaled(400, 12_000) {
+            let mut files = image.files.clone();
+            let mut what = Vec::new();
+            for _ in 0..=random.below(3) {
+                let name = names[random.below(names.len() as u64) as usize];
+                let Some(bytes) = files.get_mut(name).filter(|bytes| !bytes.is_empty()) else { continue };
+                let at = random.below(bytes.len() as u64) as usize;
+                let end = (at + 1 + random.below(600) as usize).min(bytes.len());
+                match random.below(6) {
+                    0 => bytes[at] ^= 1,
+                    1 => bytes[at..end].fill(0),
+                    2 => bytes[at..end].fill_with(|| random.next() as u8),
+                    3 => bytes.truncate(at),
+                    4 => bytes[..128.min(end)].fill(0),
+                    _ => _ = files.remove(name),
+                }
+                what.push(format!("{name} {at}..{end}"));
+            }
+            let mut report = None;
+            harness.case(|| format!("round {round}: {what:?}"), || saves(&image, files, &mut report));
+            missing += report.map_or(0, |report| report.missing_batches.len() as u64);
+        }
+    }
+    harness.note("gaps_told", missing);
+    assert!(missing > 0, "the harness takes something away");
+    harness.finish();
+}
+
+#[test]
+fn what_is_sound_is_salvaged_whole_and_called_sound() {
+    for image in [Image::closed(40, &[]), Image::closed(75, &[20, 50]), Image::killed(40, &[])] {
+        let found = verify_on(&MemoryStorage::from_files(image.files.clone())).unwrap();
+        assert!(found.is_sound(), "{found:?}");
+        let mut report = None;
+        saves(&image, image.files.clone(), &mut report).unwrap();
+        let report = report.unwrap();
+        assert!(report.damage.is_empty() && report.missing_batches.is_empty() && !report.has_key, "{report:?}");
+    }
+}
+
+#[test]
+fn sectors_that_cannot_be_read_cost_what_is_in_them_and_no_more() {
+    let image = Image::closed(75, &[20, 50]);
+    let mut harness = Harness::new("salvage-unreadable");
+    let reads = {
+        let disk = MemoryStorage::from_files(image.files.clone());
+        salvage_on(&disk, Arc::new(MemoryStorage::new())).unwrap();
+        disk.reads()
+    };
+    for read in 0..reads {
+        harness.case(
+            || format!("read {read}"),
+            || {
+                let disk = MemoryStorage::from_files(image.files.clone());
+                disk.fail_read_at(read, std::io::ErrorKind::Other, false);
+                let target = MemoryStorage::new();
+                match salvage_on(&disk, Arc::new(target.clone())) {
+                    Ok(salvaged) => {
+                        let state = State::of(&reopen(&target)?, image.tokens);
+                        holds(state.is_within(image.state()), || "something that never was".into())?;
+                        // A read that fails once is tried again in smaller pieces. A file that does not open is not.
+                        let is_told = salvaged.damage.iter().any(|damage| damage.what == "it cannot be opened");
+                        holds(state == *image.state() || is_told, || "what could be read is gone".into())
+                    }
+                    Err(SalvageError::Source(_)) => Ok(()),
+                    Err(error) => lost(error.to_string()),
+                }
+            },
+        );
+    }
+    harness.finish();
+}
