@@ -471,57 +471,67 @@ fn a_denial_is_kept_until_what_it_denies_is_dead_by_itself() {
     // Time moves in steps that are small beside the leeway and the skew, around the end of the retention.
     let clocks = (0_u64..4, 0_u64..4, 4_u64..12);
     let moves = vec((0_u64..8, -6_i64..=6, any::<bool>()), 1..16);
-    let strategy = (clocks, 0_u8..4, -12_i64..4, moves, any::<bool>());
-    let tally = property("retention", strategy, |tally, ((leeway, skew, length), sort, offset, moves, disk)| {
-        let length = length * SECOND;
-        let rules = Rules {
-            leeway: leeway * SECOND,
-            skew: skew * SECOND,
-            max_age: (sort > 0).then_some(length),
-            ..Rules::default()
-        };
-        let mut world = if disk { World::on_disk(rules, Durability::Memory) } else { World::in_memory(rules) };
-        let mut credential = nobody();
-        let offset = offset.min(0) * SECOND as i64 / 4;
-        let (kind, id) = if sort == 0 { (Kind::Session, "a") } else { (Kind::User, "a") };
-        let subject = Subject { kind, id, tenant: None, issuer: None };
-        credential = arbitrary::naming(credential, subject);
-        let born = Time::At(START.saturating_add_signed(offset));
-        (credential.iat, credential.auth_time) = (born, born);
-        let kind = if sort == 1 { EpochKind::Reauthenticate } else { EpochKind::Reissue };
-        let command = match sort {
-            0 => {
-                credential.exp = Time::At((START + length).saturating_add_signed(offset));
-                Command::Deny { subject, until: Some(START + length) }
+    // Others revoke the same for a shorter time, before and after.
+    let shorter = (vec(1_u64..4, 0..2), vec(1_u64..4, 0..2));
+    let strategy = (clocks, 0_u8..4, -12_i64..4, moves, any::<bool>(), shorter);
+    let tally =
+        property("retention", strategy, |tally, ((leeway, skew, length), sort, offset, moves, disk, shorter)| {
+            let length = length * SECOND;
+            let rules = Rules {
+                leeway: leeway * SECOND,
+                skew: skew * SECOND,
+                max_age: (sort > 0).then_some(length),
+                ..Rules::default()
+            };
+            let mut world = if disk { World::on_disk(rules, Durability::Memory) } else { World::in_memory(rules) };
+            let mut credential = nobody();
+            let offset = offset.min(0) * SECOND as i64 / 4;
+            let (kind, id) = if sort == 0 { (Kind::Session, "a") } else { (Kind::User, "a") };
+            let subject = Subject { kind, id, tenant: None, issuer: None };
+            credential = arbitrary::naming(credential, subject);
+            let born = Time::At(START.saturating_add_signed(offset));
+            (credential.iat, credential.auth_time) = (born, born);
+            let kind = if sort == 1 { EpochKind::Reauthenticate } else { EpochKind::Reissue };
+            let command = match sort {
+                0 => {
+                    credential.exp = Time::At((START + length).saturating_add_signed(offset));
+                    Command::Deny { subject, until: Some(START + length) }
+                }
+                1 | 2 => Command::Epoch { subject, kind, at: None, spared: Vec::new() },
+                _ => Command::Disable(subject),
+            };
+            let shortly = |secs: &u64| Command::Deny { subject, until: Some(START + secs * SECOND) };
+            for command in shorter.0.iter().filter(|_| sort == 0).map(shortly) {
+                world.apply(&command, false)?;
             }
-            1 | 2 => Command::Epoch { subject, kind, at: None, spared: Vec::new() },
-            _ => Command::Disable(subject),
-        };
-        world.apply(&command, false)?;
-        if sort == 3 {
-            world.apply(&Command::Enable(subject), false)?;
-        }
-        for (quarters, back, reopen) in moves {
-            world.take(&Step::Advance(quarters * SECOND / 4))?;
-            world.take(&Step::Maintain)?;
-            // The clock is set back, by no more than it may be unnoticed or by a little more, and on again.
-            let by = back * SECOND as i64 / 4;
-            world.take(&Step::SetWall(-by.abs()))?;
-            if reopen && disk {
-                world.take(&Step::Snapshot)?;
-                world.take(&Step::Reopen)?;
+            world.apply(&command, false)?;
+            for command in shorter.1.iter().filter(|_| sort == 0).map(shortly) {
+                world.apply(&command, false)?;
             }
-            let behind = world.check(&credential);
-            world.take(&Step::SetWall(by.abs()))?;
-            let verdict = world.check(&credential);
-            tally.count_verdict(&verdict);
-            prop_assert_ne!(behind, Verdict::Clear);
-            prop_assert!(is_revoked(&verdict), "{:?}", verdict);
-            tally.count("steps");
-            tally.count_if("forgotten", world.store.is_empty());
-        }
-        Ok(())
-    });
+            if sort == 3 {
+                world.apply(&Command::Enable(subject), false)?;
+            }
+            for (quarters, back, reopen) in moves {
+                world.take(&Step::Advance(quarters * SECOND / 4))?;
+                world.take(&Step::Maintain)?;
+                // The clock is set back, by no more than it may be unnoticed or by a little more, and on again.
+                let by = back * SECOND as i64 / 4;
+                world.take(&Step::SetWall(-by.abs()))?;
+                if reopen && disk {
+                    world.take(&Step::Snapshot)?;
+                    world.take(&Step::Reopen)?;
+                }
+                let behind = world.check(&credential);
+                world.take(&Step::SetWall(by.abs()))?;
+                let verdict = world.check(&credential);
+                tally.count_verdict(&verdict);
+                prop_assert_ne!(behind, Verdict::Clear);
+                prop_assert!(is_revoked(&verdict), "{:?}", verdict);
+                tally.count("steps");
+                tally.count_if("forgotten", world.store.is_empty());
+            }
+            Ok(())
+        });
     tally.expect("forgotten", 10, "steps");
 }
 

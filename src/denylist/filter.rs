@@ -296,6 +296,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_inserted_during_a_rebuild_is_in_what_comes_of_it() {
+        let filter = Filter::new();
+        for keys in [1, 100_000, 1] {
+            filter.rebuild(keys, |_| filter.insert(locator(keys as u64)));
+            assert!(filter.may_contain(locator(keys as u64)));
+        }
+    }
+
+    #[test]
     fn a_rebuild_forgets_what_is_gone() {
         let filter = Filter::new();
         for n in 0..100 {

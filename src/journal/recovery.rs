@@ -665,11 +665,12 @@ impl LogRead {
         // The last segment first: while there may be a frame in it that is not to count, the one before must say that it
         // is there.
         let file = settle(&*storage, &tail.name, &tail.unproven, tail.offset, tail.torn_end)?;
+        // And its name must be on disk before the one before says so.
+        storage.sync_directory().map_err(FileError::of("sync", "the directory"))?;
         if let Some(Unended { name, offset, torn_end, file_bytes, .. }) = &tail.unended {
             let file = settle(&*storage, name, &Unproven::default(), *offset, *torn_end)?;
             Segment::resume(file, name.clone(), seed, *offset, *file_bytes).end(self.position, now)?;
         }
-        storage.sync_directory().map_err(FileError::of("sync", "the directory"))?;
         let segment_bytes = segment_bytes.clamp(HEADER_BYTES as u64 + END_BYTES, SEGMENT_BYTES_MAX);
         Ok(Journal {
             spare: Spare::new(segment_bytes),

@@ -103,8 +103,9 @@ impl Segment {
             reading,
         };
         let name = name(header.batch);
-        let spare = spare.filter(|spare| spare.file_bytes == file_bytes).and_then(|spare| spare.file.lock().take());
-        let (made, file) = match spare {
+        // Held until the spare one has another name, for the next one is made under the same.
+        let mut spare = spare.filter(|spare| spare.file_bytes == file_bytes).map(|spare| spare.file.lock());
+        let (made, file) = match spare.as_mut().and_then(|spare| spare.take()) {
             Some(mut file) => {
                 let written = file.write_all_at(&header.encode(), 0);
                 finish_or_remove(storage, SPARE, &mut *file, written).map_err(BeginError::NotBegun)?;

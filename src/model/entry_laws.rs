@@ -121,6 +121,20 @@ proptest! {
         prop_assert_eq!(join(a.clone(), a.clone()), a);
     }
 
+    /// Laws alone would be kept by a least as well as by a greatest: nothing ever shrinks.
+    #[test]
+    fn joining_only_grows((_, a) in wide(), (_, b) in wide(), (c, d) in (narrow(), narrow())) {
+        let (wide, mut narrow) = (join(a.clone(), b.clone()), c.clone());
+        for part in [&a, &b] {
+            prop_assert!(wide.lifted >= part.lifted && wide.enabled >= part.enabled && wide.floor >= part.floor);
+            prop_assert!(wide.disabled >= part.disabled);
+        }
+        narrow.join(d.clone());
+        for part in [&c, &d] {
+            prop_assert!(narrow.at >= part.at && narrow.lifted >= part.lifted && narrow.until >= part.until);
+        }
+    }
+
     #[test]
     fn joining_narrow_entries_is_commutative_associative_and_idempotent(a in narrow(), b in narrow(), c in narrow()) {
         let join = |mut a: NarrowEntry, b: NarrowEntry| {

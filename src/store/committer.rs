@@ -43,6 +43,8 @@ pub(super) enum Message {
     Sync(Sender<Result<Position, Arc<FileError>>>),
     /// Go on after a failed write, if there was one.
     Heal(Sender<Result<(), RecoveryError>>),
+    /// Commit a batch without records.
+    Nothing(Sender<Result<(), Arc<FileError>>>),
     /// Say in `MARK` how far the log is on disk.
     Mark(Sender<()>),
     Close,
@@ -123,6 +125,9 @@ impl Run {
                 }
                 Message::Heal(reply) => {
                     reply.send(self.heal()).ok();
+                }
+                Message::Nothing(reply) => {
+                    reply.send(self.commit(&[]).map(drop)).ok();
                 }
                 Message::Mark(reply) => {
                     self.mark();

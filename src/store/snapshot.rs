@@ -99,6 +99,11 @@ impl Engine {
         self.ask(Message::Sync)?.map_err(SnapshotError::File)
     }
 
+    /// Makes a batch that says nothing, so that the next snapshot is one of another batch.
+    fn commit_nothing(&self) -> Result<(), SnapshotError> {
+        self.ask(Message::Nothing)?.map_err(SnapshotError::File)
+    }
+
     /// Goes on after a failed write.
     fn heal(&self) -> Result<(), SnapshotError> {
         let poison = self.shared.counters.poison.lock().clone();
@@ -180,9 +185,23 @@ impl Snapshotter {
         let storage = self.storage.lock();
         let Some(storage) = &*storage else { return Err(SnapshotError::Closed) };
         engine.heal()?;
+        let counters = &engine.shared.counters;
+        // All that was refused before this is in memory, and so will be in the snapshot.
+        let (refused, unsaved) = (counters.refused.load(Ordering::Relaxed), counters.unsaved());
+        let mut report = self.take_one(engine, storage)?;
+        if unsaved > 0 {
+            // What the log never had must be in both of the snapshots that are kept: if the last should turn out damaged,
+            // the one before it and the log hold the same.
+            engine.commit_nothing()?;
+            report = self.take_one(engine, storage)?;
+        }
+        counters.saved.fetch_max(refused, Ordering::Relaxed);
+        Ok(report)
+    }
+
+    fn take_one(&self, engine: &Engine, storage: &Arc<dyn Storage>) -> Result<SnapshotReport, SnapshotError> {
         let shared = &*engine.shared;
         let log_bytes = shared.counters.log_bytes.load(Ordering::Relaxed);
-        // All that was refused before this is in memory, and so will be in the snapshot.
         let refused = shared.counters.refused.load(Ordering::Relaxed);
         let base = engine.sync_point()?;
         let mut writer = Journal::snapshot_writer(Arc::clone(storage), self.identity, base, shared.reading_for_disk())
@@ -195,7 +214,6 @@ impl Snapshotter {
         }
         let bytes = writer.finish()?;
         shared.counters.log_bytes.fetch_sub(log_bytes, Ordering::Relaxed);
-        shared.counters.saved.fetch_max(refused, Ordering::Relaxed);
         Ok(SnapshotReport { entries, bytes })
     }
 }

@@ -7,7 +7,7 @@ use rescind::storage::MemoryStorage;
 use rescind::{OpenError, verify_on};
 
 use crate::harness::{Harness, Outcome, holds, lost, scaled, silent};
-use crate::image::{Files, HEADER_BYTES, Image, State, names, reseal};
+use crate::image::{Files, HEADER_BYTES, Image, State, frames, names, reseal, write};
 use crate::workload::{SEGMENT_BYTES, open};
 
 /// Every so many images are looked at by `verify`, too.
@@ -113,12 +113,14 @@ fn verify(files: Files, opened: Opened) -> Outcome {
     }
 }
 
-/// One segment; two; and several with two snapshots, the second in the midst of them. And the first two when killed.
+/// One segment; two; several with two snapshots, the second in the midst of them; and without. And the first two when
+/// killed.
 fn images() -> Vec<Image> {
     let images = vec![
         Image::closed(4, &[]),
         Image::closed(40, &[]),
         Image::closed(75, &[20, 50]),
+        Image::closed(90, &[]),
         Image::killed(4, &[]),
         Image::killed(40, &[]),
     ];
@@ -223,6 +225,12 @@ fn files_that_are_missing_swapped_foreign_or_of_another_day_are_noticed() {
                 files.insert((*other).clone(), image.files[*name].clone());
                 alter(&format!("swapped {other} and"), files);
             }
+            // Of a copy of the directory that went its own way from some day on.
+            if let Some(bytes) = fork(&image).get(*name) {
+                let mut files = image.files.clone();
+                files.insert((*name).clone(), bytes.clone());
+                alter("of a fork:", files);
+            }
             for (day, history) in image.history.iter().enumerate() {
                 if let Some(bytes) = history.get(*name) {
                     let mut files = image.files.clone();
@@ -233,6 +241,72 @@ fn files_that_are_missing_swapped_foreign_or_of_another_day_are_noticed() {
         }
     }
     harness.0.finish();
+}
+
+/// What became of a copy of a store, made half way, to which other things were written.
+fn fork(image: &Image) -> Files {
+    let disk = MemoryStorage::from_files(image.history[image.tokens / 2].clone());
+    let store = open(&disk).unwrap();
+    // Of the same lengths: batch by batch and byte by byte where the others are.
+    for index in image.tokens / 2 + 1..image.tokens {
+        write(&store, index, &format!("other-{index}"));
+    }
+    let files = disk.kill_image().files();
+    drop(store);
+    files
+}
+
+/// The same without `MARK`, which would tell at once: segments of two histories, and frames of both in one segment.
+#[test]
+fn two_histories_are_not_taken_for_one() {
+    let mut harness = Harness::new("corruption-forks");
+    let image = Image::killed(120, &[]);
+    let fork = fork(&image);
+    let fork_state = State::of(&open(&MemoryStorage::from_files(fork.clone())).unwrap(), image.tokens);
+    let fork_frames = frames(&fork);
+    let mut try_files = |what: &str, files: Files, may_open: bool| {
+        harness.case(
+            || what.to_owned(),
+            || match open(&MemoryStorage::from_files(files)) {
+                Ok(store) => {
+                    let state = State::of(&store, image.tokens);
+                    let is_one_of_both = state == *image.state() || state == fork_state;
+                    if may_open && is_one_of_both { Ok(()) } else { silent(format!("opened: {state:?}")) }
+                }
+                Err(OpenError::Recovery(_)) => Ok(()),
+                Err(error) => lost(error.to_string()),
+            },
+        );
+    };
+    let segments: Vec<String> =
+        names(&image.files, "wal-").into_iter().filter(|name| fork.contains_key(name)).collect();
+    assert!(segments.len() >= 3 && names(&fork, "wal-").len() > 3);
+    for name in &segments {
+        let mut files = image.files.clone();
+        files.insert(name.clone(), fork[name].clone());
+        // Those from before the fork are the same.
+        let is_same = files == image.files;
+        try_files(&format!("{name} of the fork"), files, is_same);
+        // The first frames of the one, the rest of the other.
+        let (own, other): (Vec<_>, Vec<_>) = (of(&image.frames, name), of(&fork_frames, name));
+        for (count, (own, other)) in own.iter().zip(&other).enumerate().skip(1) {
+            if image.files[name][..own.start] == fork[name][..other.start] {
+                continue;
+            }
+            let mut bytes = image.files[name][..own.start].to_vec();
+            bytes.extend_from_slice(&fork[name][other.start..]);
+            bytes.resize(SEGMENT_BYTES as usize, 0);
+            let mut files = image.files.clone();
+            files.retain(|kept, _| !kept.starts_with("wal-") || kept <= name);
+            files.insert(name.clone(), bytes);
+            try_files(&format!("{name}: {count} frames, and then those of the fork"), files, false);
+        }
+    }
+    harness.finish();
+}
+
+fn of(frames: &[(String, Range<usize>)], name: &str) -> Vec<Range<usize>> {
+    frames.iter().filter(|(segment, _)| segment == name).map(|(_, range)| range.clone()).collect()
 }
 
 /// Two faults at once may take more than one, and must not be taken for what never was.

@@ -6,7 +6,7 @@ use rescind::Durability;
 use rescind::storage::MemoryStorage;
 
 use crate::harness::{Harness, Outcome, holds, scaled};
-use crate::workload::{Told, is_denied, open, operations, options, reopen, run};
+use crate::workload::{Told, is_denied, open, operations, options, reopen, revoke, run};
 
 /// Nothing unsynced survives, everything does, or some of it.
 fn seeds(small: u64, full: u64) -> impl Iterator<Item = u64> {
@@ -116,5 +116,10 @@ fn takes_only_the_end(disk: &MemoryStorage, told: &Told) -> Outcome {
     let held = denied.iter().take_while(|denied| **denied).count();
     holds(denied.iter().skip(held).all(|denied| !denied), || format!("a hole: {denied:?}"))?;
     holds(held >= told.snapshotted, || format!("{held}, and the snapshot had {}", told.snapshotted))?;
-    told.check_batches(&store, false)
+    told.check_batches(&store, false)?;
+    // What comes in the place of what was torn stays, whatever of that was still there.
+    let next = ["token-97", "token-98", "token-99"];
+    holds(next.iter().all(|token| revoke(&store, token).is_ok()), || "nothing is wrong with the disk".into())?;
+    let store = reopen(&disk.crash_image(0))?;
+    holds(next.iter().all(|token| is_denied(&store, token)), || "what came afterwards is forgotten".into())
 }

@@ -46,10 +46,39 @@ fn a_snapshot_heals_saves_what_was_in_memory_only_and_makes_nothing_that_was_ref
         assert!(["kept", "memory only", "next"].iter().all(|token| is_denied(&store, token)));
         assert!(is_disabled(&store, "user"), "what was refused was not made");
     }
+    // Also where the last snapshot turns out damaged, so that the one before it and the log must do.
+    let mut files = disk.crash_image(0).files();
+    let newest = files.keys().rfind(|name| name.starts_with("snap-")).unwrap().clone();
+    files.get_mut(&newest).unwrap()[200] ^= 1;
+    let fallen_back = open(&MemoryStorage::from_files(files)).unwrap();
+    assert_eq!(fallen_back.stats().recovery.damaged_snapshots, [newest]);
+    assert!(["kept", "memory only", "next"].iter().all(|token| is_denied(&fallen_back, token)));
+    assert!(is_disabled(&fallen_back, "user"), "what was refused is not in the log");
+
     assert!(store.enable(Subject::user("user")).unwrap().is_changed());
     assert!(!is_disabled(&open(&disk.crash_image(0)).unwrap(), "user"));
     store.close().unwrap();
     assert_sound(&disk);
+}
+
+/// An `enable` was refused, and nothing else: it must not come to be when the snapshot that was taken since turns out
+/// damaged, and the one before it and the log must do.
+#[test]
+fn what_was_refused_is_wiped_from_the_log() {
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    store.disable(Subject::user("user")).unwrap();
+    store.snapshot().unwrap();
+    disk.fail_at(disk.operations() + 1, ErrorKind::Other, false);
+    assert!(matches!(store.enable(Subject::user("user")), Err(WriteError::NotDurable(_))));
+    store.snapshot().unwrap();
+    revoke(&store, "next").unwrap();
+    let mut files = disk.kill_image().files();
+    let newest = files.keys().rfind(|name| name.starts_with("snap-")).unwrap().clone();
+    files.get_mut(&newest).unwrap()[200] ^= 1;
+    if let Ok(store) = open(&MemoryStorage::from_files(files)) {
+        assert!(is_disabled(&store, "user"));
+    }
 }
 
 /// The same where what was written is acknowledged before it is synced.
@@ -178,6 +207,7 @@ fn a_segment_is_kept_in_reserve_for_when_there_is_no_room() {
     assert!(store.stats().write_error.is_none());
     shut.store(false, Ordering::Relaxed);
     assert!(store.maintain().snapshot.unwrap().is_ok());
+    store.maintain();
     assert!(disk.files().contains_key("spare.tmp"), "there is a reserve again");
     let after = open(&disk.crash_image(0)).unwrap();
     assert!((0..=acknowledged).all(|index| is_denied(&after, &format!("token-{index}"))));

@@ -7,7 +7,7 @@ use rescind::storage::MemoryStorage;
 use rescind::{Explanation, Revocation, Store, Subject};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::workload::{open, revoke};
+use crate::workload::{START_SECS, open, revoke};
 
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
@@ -79,24 +79,7 @@ impl Image {
             if snapshots.contains(&index) {
                 store.snapshot().unwrap();
             }
-            match index % 5 {
-                // A batch of several records, one of them long.
-                1 => {
-                    let user = Subject::user(format!("user-{index}")).in_tenant("acme").at_issuer("https://id.example");
-                    let spare = |revocation: Revocation, n: usize| revocation.sparing_session(format!("session-{n}"));
-                    let user = (0..index % 4).fold(Revocation::of(user), spare);
-                    let token = Revocation::of(Subject::token(token(index))).by(format!("admin-{}", index % 3));
-                    store.revoke_many([token, user.by("policy")]).unwrap();
-                }
-                2 => {
-                    store
-                        .revoke_many([token(index), format!("companion-{index}")].map(|id| {
-                            Revocation::of(Subject::token(id)).until_secs(crate::workload::START_SECS + 1_000)
-                        }))
-                        .unwrap();
-                }
-                _ => _ = revoke(&store, &token(index)).unwrap(),
-            }
+            write(&store, index, &token(index));
             states.push(State::of(&store, tokens));
             history.push(disk.files());
         }
@@ -123,8 +106,27 @@ impl Image {
     }
 }
 
+/// Writes the batch of a token: of one record or several.
+pub(crate) fn write(store: &Store, index: usize, token: &str) {
+    match index % 5 {
+        1 => {
+            let user = Subject::user(format!("user-{index}")).in_tenant("acme").at_issuer("https://id.example");
+            let spare = |revocation: Revocation, n: usize| revocation.sparing_session(format!("session-{n}"));
+            let user = (0..index % 4).fold(Revocation::of(user), spare);
+            let token = Revocation::of(Subject::token(token)).by(format!("admin-{}", index % 3));
+            store.revoke_many([token, user.by("policy")]).unwrap();
+        }
+        2 => {
+            let until = START_SECS + 1_000;
+            let both = [token.to_owned(), format!("companion-{index}")];
+            store.revoke_many(both.map(|id| Revocation::of(Subject::token(id)).until_secs(until))).unwrap();
+        }
+        _ => _ = revoke(store, token).unwrap(),
+    }
+}
+
 /// Every frame of records in the log: one for each token, of the stores made here.
-fn frames(files: &Files) -> Vec<(String, Range<usize>)> {
+pub(crate) fn frames(files: &Files) -> Vec<(String, Range<usize>)> {
     let mut frames = Vec::new();
     for name in names(files, "wal-") {
         let bytes = &files[&name];

@@ -1,15 +1,16 @@
 //! What recovery, rotation and snapshots do in one particular case, each with the least that shows it.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rescind::storage::{MemoryStorage, Storage, StorageFile};
 use rescind::{
-    Acknowledgement, Durability, ManualClock, OpenError, Options, RecoveryError, Revocation, SnapshotError, Store,
-    Subject, Timestamp, WriteError,
+    Acknowledgement, Clock, Durability, ManualClock, OpenError, Options, RecoveryError, Revocation, SnapshotError,
+    Store, Subject, Timestamp, WriteError,
 };
 
 use crate::harness::scaled;
@@ -121,6 +122,10 @@ fn a_store_without_its_head_is_not_taken_for_a_new_one() {
         options_with_stored_key().open_on(Arc::new(MemoryStorage::from_files(files)))
     };
     assert_corrupt(without("STORE"), "no STORE");
+    // A process that was killed has left no MARK: then it is the log that tells.
+    let mut killed = files.clone();
+    killed.retain(|name, _| name != "STORE" && name != "MARK");
+    assert_corrupt(options_with_stored_key().open_on(Arc::new(MemoryStorage::from_files(killed))), "no STORE, no MARK");
     assert!(matches!(recovery_error(without("KEY")), RecoveryError::KeyMissing));
     assert!(matches!(recovery_error(open_files(files.clone())), RecoveryError::WrongKey { .. }));
     for bit in 0..256 {
@@ -538,4 +543,278 @@ fn a_snapshot_that_meets_a_close_is_refused() {
     assert!(matches!(answer, Err(SnapshotError::Closed)), "{answer:?}");
     closer.join().unwrap().unwrap();
     asker.join().unwrap();
+}
+
+/// A storage whose disk changes a byte of what is written into snapshots.
+#[derive(Debug)]
+struct Forgetful(MemoryStorage);
+
+#[derive(Debug)]
+struct ForgetfulFile(Box<dyn StorageFile>);
+
+impl Storage for Forgetful {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let file = self.0.create(name)?;
+        Ok(if name.starts_with("snap-") { Box::new(ForgetfulFile(file)) } else { file })
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.0.open(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.0.sync_directory()
+    }
+}
+
+impl StorageFile for ForgetfulFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut bytes = bytes.to_vec();
+        *bytes.last_mut().unwrap() ^= u8::from(offset > 0);
+        self.0.write_all_at(&bytes, offset)
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+#[test]
+fn a_snapshot_that_does_not_read_back_is_not_used() {
+    let disk = MemoryStorage::new();
+    let store = options().open_on(Arc::new(Forgetful(disk.clone()))).unwrap();
+    (0..60).for_each(|index| _ = revoke(&store, &token(index)).unwrap());
+    for _ in 0..3 {
+        assert!(matches!(store.snapshot(), Err(SnapshotError::NotTrustworthy(_))));
+    }
+    assert!(disk.files().keys().all(|name| !name.starts_with("snap-")), "{disk:?}");
+    let store = open(&disk.crash_image(0)).unwrap();
+    assert!((0..60).all(|index| is_denied(&store, &token(index))));
+}
+
+/// Whoever may choose what is written into a frame, an actor's name for instance, must not be able to make a torn tail look
+/// like damage: what looks like a later frame there has the checksums of no store.
+#[test]
+fn what_is_written_into_a_frame_does_not_pass_for_one() {
+    let image = Image::killed(8, &[]);
+    let (name, last) = image.frames.last().unwrap();
+    let mut forged = b"RFRM\x01\0\0\0".to_vec();
+    // No payload; batch, previous and synced far beyond what there is; no times.
+    for word in [0_u64, 1 << 40, 0, 1 << 40, 0, 0, 0] {
+        forged.extend_from_slice(&word.to_le_bytes());
+    }
+    for _ in 0..2 {
+        forged.extend_from_slice(&xxhash_rust::xxh3::xxh3_64(&forged).to_le_bytes());
+    }
+    let mut files = image.files.clone();
+    let torn = &mut files.get_mut(name).unwrap()[last.start..];
+    torn.fill(0);
+    torn[200..200 + forged.len()].copy_from_slice(&forged);
+    torn[..40].fill(b'x');
+    let store = open_files(files).unwrap();
+    assert_eq!(State::of(&store, image.tokens), image.states[7]);
+    assert!(store.stats().recovery.torn_tail_bytes > 0);
+}
+
+/// What a snapshot has seen of a batch must be in the log before it counts: or half of the batch may be all that is left.
+#[test]
+fn a_snapshot_waits_for_what_it_has_seen() {
+    thread_local! {
+        static IS_SNAPSHOTTING: Cell<bool> = const { Cell::new(false) };
+    }
+    let disk = MemoryStorage::new();
+    let (sync, sync_hook) = stop();
+    let (clock, clock_hook) = stop();
+    // Once the log has been synced, and before anything is copied, the time is taken.
+    let clock_hook = Hook(Arc::new(move || {
+        if IS_SNAPSHOTTING.replace(false) {
+            clock_hook.0();
+        }
+    }));
+    let manual = ManualClock::at(Timestamp::from_secs(START_SECS));
+    let options = options().clock(HookedClock(manual, clock_hook));
+    let store = options.open_on(Arc::new(Hooked(disk.clone(), sync_hook))).unwrap();
+    revoke(&store, "before").unwrap();
+    let (answer, answered) = channel();
+    let snapshotting = store.clone();
+    clock.armed.store(true, Ordering::Relaxed);
+    let snapshotter = std::thread::spawn(move || {
+        IS_SNAPSHOTTING.set(true);
+        answer.send(snapshotting.snapshot()).unwrap();
+    });
+    clock.entered.recv().unwrap();
+    // The sync of the log that comes next is held up, and then fails.
+    sync.armed.store(true, Ordering::Relaxed);
+    let revoking = store.clone();
+    let revoker = std::thread::spawn(move || revoke(&revoking, "refused"));
+    sync.entered.recv().unwrap();
+    // It is on its way to the disk and into memory at once.
+    while !is_denied(&store, "refused") {
+        std::thread::yield_now();
+    }
+    clock.leave.send(()).unwrap();
+    let early = answered.recv_timeout(Duration::from_millis(200));
+    assert!(early.is_err(), "{early:?}");
+    disk.fail_at(disk.operations(), ErrorKind::Other, false);
+    sync.leave.send(()).unwrap();
+    assert!(revoker.join().unwrap().is_err());
+    assert!(answered.recv_timeout(Duration::from_secs(20)).unwrap().is_err());
+    snapshotter.join().unwrap();
+    assert!(disk.files().keys().all(|name| !name.starts_with("snap-")));
+}
+
+/// How many tokens fit into the first segment.
+fn tokens_in_a_segment() -> usize {
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    let rotates = |index: &usize| {
+        revoke(&store, &token(*index)).unwrap();
+        names(&disk.files(), "wal-").len() > 1
+    };
+    (0..).find(rotates).unwrap()
+}
+
+/// A sync of the directory fails in a rotation. Whoever goes on must not write that the new segment is there before its
+/// name is on disk.
+#[test]
+fn the_name_of_a_segment_is_on_disk_before_the_one_before_says_so() {
+    let count = tokens_in_a_segment();
+    for operation in 0..12 {
+        let disk = MemoryStorage::new();
+        let store = open(&disk).unwrap();
+        (0..count).for_each(|index| _ = revoke(&store, &token(index)).unwrap());
+        disk.fail_at(disk.operations() + operation, ErrorKind::Other, false);
+        let is_acknowledged = revoke(&store, "rotates").is_ok();
+        let killed = disk.kill_image();
+        drop(store);
+        let operations = {
+            let disk = killed.kill_image();
+            drop(open(&disk));
+            disk.operations()
+        };
+        for crash in 0..operations {
+            let disk = killed.kill_image();
+            disk.crash_at(crash);
+            drop(open(&disk));
+            for seed in [0, u64::MAX, crash + 1] {
+                let opened = open(&disk.crash_image(seed));
+                let store = opened.unwrap_or_else(|error| panic!("{operation}, then {crash}, seed {seed}: {error}"));
+                assert!((0..count).all(|index| is_denied(&store, &token(index))));
+                assert!(is_denied(&store, "rotates") || !is_acknowledged);
+            }
+        }
+    }
+}
+
+/// A clock that lets a test in when one thread asks for the time since boot.
+#[derive(Debug)]
+struct HookedClock(ManualClock, Hook);
+
+impl Clock for HookedClock {
+    fn wall(&self) -> Timestamp {
+        self.0.wall()
+    }
+
+    fn boot(&self) -> Duration {
+        self.1.0();
+        self.0.boot()
+    }
+
+    fn boot_id(&self) -> u64 {
+        self.0.boot_id()
+    }
+}
+
+/// A place in another thread at which it stops, from when it is armed, until it may go on.
+struct Stop {
+    armed: Arc<AtomicBool>,
+    entered: Receiver<()>,
+    leave: Sender<()>,
+}
+
+fn stop() -> (Stop, Hook) {
+    let armed = Arc::new(AtomicBool::new(false));
+    let ((enter, entered), (leave, left)) = (channel(), channel());
+    let (enter, left, is_armed) = (Mutex::new(enter), Mutex::new(left), Arc::clone(&armed));
+    let hook = Hook(Arc::new(move || {
+        if is_armed.swap(false, Ordering::Relaxed) {
+            enter.lock().unwrap().send(()).unwrap();
+            left.lock().unwrap().recv().unwrap();
+        }
+    }));
+    (Stop { armed, entered, leave }, hook)
+}
+
+/// The next spare segment is made under the name of the one that is being put to use: not before that has another.
+#[test]
+fn a_spare_segment_is_not_replaced_while_it_is_put_to_use() {
+    thread_local! {
+        static READINGS: Cell<u32> = const { Cell::new(0) };
+    }
+    let count = tokens_in_a_segment();
+    let (sync, sync_hook) = stop();
+    let (clock, clock_hook) = stop();
+    // Maintenance has asked for the time once before, and does so again when it comes to the spare segment.
+    let clock_hook = Hook(Arc::new(move || {
+        let readings = READINGS.get();
+        READINGS.set(readings.saturating_sub(1));
+        if readings == 1 {
+            clock_hook.0();
+        }
+    }));
+    let disk = MemoryStorage::new();
+    let manual = ManualClock::at(Timestamp::from_secs(START_SECS));
+    let options = options().clock(HookedClock(manual, clock_hook));
+    let store = options.open_on(Arc::new(Hooked(disk.clone(), sync_hook))).unwrap();
+    store.maintain();
+    (0..count).for_each(|index| _ = revoke(&store, &token(index)).unwrap());
+
+    let maintaining = store.clone();
+    clock.armed.store(true, Ordering::Relaxed);
+    let maintainer = std::thread::spawn(move || {
+        READINGS.set(2);
+        maintaining.maintain();
+    });
+    clock.entered.recv().unwrap();
+    // The first sync of what comes next is that of the spare segment's header.
+    sync.armed.store(true, Ordering::Relaxed);
+    let revoking = store.clone();
+    let revoker = std::thread::spawn(move || revoke(&revoking, "rotates"));
+    sync.entered.recv().unwrap();
+    clock.leave.send(()).unwrap();
+    // It has nothing to do but to make the next, if it may.
+    let made = (0..200).find(|_| {
+        std::thread::yield_now();
+        maintainer.is_finished()
+    });
+    sync.leave.send(()).unwrap();
+    revoker.join().unwrap().unwrap();
+    maintainer.join().unwrap();
+    assert_eq!(made, None, "the next one was made in its place");
+    assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "rotates"));
+    assert!(disk.files().contains_key("spare.tmp"));
 }

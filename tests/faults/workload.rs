@@ -128,7 +128,7 @@ fn work(store: &Store, told: &mut Told, until_error: bool) -> Outcome {
                 // It heals, and takes a snapshot, if something has failed.
                 match store.maintain().snapshot {
                     Some(Ok(_)) => {
-                        told.snapshotted = told.revoked.len();
+                        told.snapshot(store);
                         is_poisoned = false;
                         continue;
                     }
@@ -141,7 +141,7 @@ fn work(store: &Store, told: &mut Told, until_error: bool) -> Outcome {
             }
             11 if step % 24 == 11 => match store.snapshot() {
                 Ok(_) => {
-                    told.snapshotted = told.revoked.len();
+                    told.snapshot(store);
                     is_poisoned = false;
                     continue;
                 }
@@ -178,6 +178,17 @@ fn work(store: &Store, told: &mut Told, until_error: bool) -> Outcome {
 }
 
 impl Told {
+    /// What is in memory is on disk from here on, and nothing else.
+    fn snapshot(&mut self, store: &Store) {
+        self.snapshotted = self.revoked.len();
+        for (user, known) in &mut self.disabled {
+            *known = Some(is_disabled(store, user));
+        }
+        for (token, known) in &mut self.lifted {
+            *known = Some(is_denied(store, token));
+        }
+    }
+
     /// Fails if anything acknowledged is forgotten, or half of anything else is there.
     pub(crate) fn check(&self, store: &Store) -> Outcome {
         for token in &self.revoked {
