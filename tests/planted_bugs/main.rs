@@ -152,6 +152,11 @@ fn every_planted_bug_is_caught() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some((bug, (test, harness))) = { jobs.lock().unwrap().next() } {
+                    // It cuts the power of a real disk.
+                    if harness == "power::" && !rustix::process::geteuid().is_root() {
+                        println!("planted {bug} skipped=not_root");
+                        continue;
+                    }
                     let passed = passes(&programs[test], harness, bug);
                     let caught = if passed { "nobody".to_owned() } else { format!("{test}::{harness}") };
                     if bug != "none" {
