@@ -310,13 +310,15 @@ fn create_key(storage: &dyn Storage, key: &Key) -> Result<(), FileError> {
     create_whole(storage, KEY_FILE, |file| file.write_all_at(key.as_bytes(), 0)).map(drop)
 }
 
+/// How long the segment of a store is made that is filled otherwise: the next is as long as whoever opens it wants.
+const FIRST_SEGMENT_BYTES: u64 = 64 * 1024;
+
 /// Makes a store of an empty directory, with an id of its own, that holds what `fill` adds, and gives what that gives and
 /// the length of its snapshot in bytes. The key is kept in it if it is given.
 pub(crate) fn create_filled<T, E: From<FileError> + From<SnapshotWriteError>>(
     storage: &Arc<dyn Storage>,
     key_id: KeyId,
     key: Option<&Key>,
-    segment_bytes: u64,
     reading: Reading,
     fill: impl FnOnce(&mut SnapshotWriter) -> Result<T, E>,
 ) -> Result<(T, u64), E> {
@@ -324,7 +326,7 @@ pub(crate) fn create_filled<T, E: From<FileError> + From<SnapshotWriteError>>(
         let error = std::io::Error::new(std::io::ErrorKind::DirectoryNotEmpty, "it is not empty: choose a new one");
         return Err(FileError::of("make a store of", "the directory")(error).into());
     }
-    let identity = begin_store(&**storage, key_id, segment_bytes, reading)?;
+    let identity = begin_store(&**storage, key_id, FIRST_SEGMENT_BYTES, reading)?;
     let mut writer = SnapshotWriter::create(Arc::clone(storage), identity, Position::default(), reading)?;
     let filled = fill(&mut writer)?;
     let bytes = writer.finish()?;

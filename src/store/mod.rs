@@ -108,7 +108,6 @@ struct Engine {
     snapshotter: Option<Snapshotter>,
     threads: Mutex<Threads>,
     snapshot_after_bytes: u64,
-    segment_bytes: u64,
     /// When maintenance tries again what failed.
     retries: Mutex<Retries>,
     /// What a commit is acknowledged as.

@@ -132,7 +132,6 @@ impl Engine {
             snapshotter,
             threads: Mutex::default(),
             snapshot_after_bytes: options.snapshot_after_bytes,
-            segment_bytes: options.segment_bytes,
             retries: Mutex::new(Retries::default()),
             rebuilding: Mutex::new(()),
         }

@@ -13,8 +13,8 @@ use crate::journal::{
 };
 use crate::storage::{DirectoryError, FileStorage, Storage};
 
+use super::CopyError;
 use super::snapshot::write_all;
-use super::{CopyError, Options};
 
 /// What a store's directory was found to hold.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct SalvageReport {
     pub missing_batches: Vec<RangeInclusive<u64>>,
     /// The length of the torn tail in bytes: see [`Verification::torn_tail_bytes`].
     pub torn_tail_bytes: u64,
-    /// Whether the key was there. If not, the new store is opened with [`Options::key`], as the old one was, or not at all.
+    /// Whether the key was there. If not, the new store is opened with [`Options::key`](crate::Options::key), as the old one was, or not at all.
     pub has_key: bool,
 }
 
@@ -152,8 +152,7 @@ pub fn salvage_on(from: &dyn Storage, into: Arc<dyn Storage>) -> Result<SalvageR
     let identity = found.identity.ok_or(SalvageError::NothingReadable)?;
     let reading = found.last_reading.unwrap_or(Reading::default());
     let fill = |writer: &mut SnapshotWriter| Ok::<_, CopyError>(write_all(writer, &limits.1, &denylist)?);
-    let segment_bytes = Options::default().segment_bytes;
-    let (entries, _) = create_filled(&into, identity.key_id, found.key.as_ref(), segment_bytes, reading, fill)?;
+    let (entries, _) = create_filled(&into, identity.key_id, found.key.as_ref(), reading, fill)?;
     Ok(SalvageReport {
         entries,
         records,

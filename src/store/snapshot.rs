@@ -130,7 +130,7 @@ impl Engine {
             Ok::<_, CopyError>(entries)
         };
         let reading = shared.reading_for_disk();
-        let (entries, bytes) = create_filled(storage, key_id, key, self.segment_bytes, reading, fill)?;
+        let (entries, bytes) = create_filled(storage, key_id, key, reading, fill)?;
         drop(writing);
         Ok(SnapshotReport { entries, bytes })
     }
