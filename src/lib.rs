@@ -60,6 +60,7 @@
 //! | layer | what it is |
 //! |---|---|
 //! | `model` | pure values and laws: subject, digest, credential, entry, policy, verdict |
+//! | `sync` | locks, channels and threads, and their doubles for model checking |
 //! | `clock` | wall and boot time, and a clock for tests |
 //! | `codec` | bounded encoding of records |
 //! | `denylist` | the table in memory behind its lock-free filter |
@@ -80,6 +81,7 @@ pub mod manual;
 mod model;
 pub mod storage;
 mod store;
+mod sync;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use journal::{Damage, FileError, FileSummary, RecoveryError, RecoveryReport};

@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
-use parking_lot::Mutex;
 
 use crate::model::{
     Credential, Denial, Digest, Entry, Item, Kind, Locator, NarrowEntry, Row, Rows, Shape, Timestamp, WideEntry,
 };
+use crate::sync::Mutex;
 use actors::Actors;
 use filter::Filter;
 pub(crate) use filter::View as FilterView;

@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::clock::Reading;
 use crate::storage::{Storage, StorageFile};
+use crate::sync::Mutex;
 
 use super::format::{FileKind, FrameHeader, FrameKind, HEADER_BYTES, Header, Seed};
 use super::{FileError, Position, StoreIdentity, finish_or_remove, prepare_whole, publish};

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-
-use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::audit::{AuditRecord, AuditSink};
+use crate::sync::channel::{Receiver, Sender, bounded};
+use crate::sync::thread::{self, JoinHandle};
 
 use super::Shared;
 
@@ -36,14 +35,13 @@ pub(super) fn start(
 ) -> std::io::Result<(AuditQueue, JoinHandle<()>)> {
     let (sender, receiver) = bounded(QUEUE_MAX);
     let queue = AuditQueue { shared: Arc::clone(&shared), sender };
-    let thread =
-        std::thread::Builder::new().name("rescind-audit".into()).spawn(move || run(&shared, &sinks, &receiver))?;
+    let thread = thread::Builder::new().name("rescind-audit".into()).spawn(move || run(&shared, &sinks, &receiver))?;
     Ok((queue, thread))
 }
 
 fn run(shared: &Shared, sinks: &[Arc<dyn AuditSink>], records: &Receiver<AuditRecord>) {
     let count = |failed: bool| shared.counters.audit_failures.fetch_add(u64::from(failed), Ordering::Relaxed);
-    for record in records {
+    for record in records.iter() {
         for sink in sinks {
             count(sink.record(&record).is_err());
         }

@@ -3,14 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 
 use crate::audit::{AuditRecord, Outcome};
 use crate::journal::{AppendError, FileError, Journal, PAYLOAD_BYTES_MAX, Position, RecoveryError};
 use crate::model::Item;
+use crate::sync::channel::{Receiver, Sender, bounded};
+use crate::sync::thread::{self, JoinHandle};
 
 use super::auditing::AuditQueue;
 use super::receipt::{Duty, committer_panicked};
@@ -66,7 +65,7 @@ impl Committer {
     ) -> std::io::Result<Self> {
         let (sender, receiver) = bounded(QUEUE_MAX);
         let run = Run { journal, durability, shared, audit, marked: None };
-        let thread = std::thread::Builder::new().name("rescind-commit".into()).spawn(move || {
+        let thread = thread::Builder::new().name("rescind-commit".into()).spawn(move || {
             catch_unwind(AssertUnwindSafe(|| run.run(&receiver))).unwrap_or_else(|_| {
                 // Nothing more is written. A commit is answered when it is dropped, and the channel alone drops nothing
                 // while there are senders.
@@ -87,6 +86,55 @@ struct Run {
     marked: Option<(u64, Duration)>,
 }
 
+/// What the committer is woken for.
+enum Wake {
+    Message(Message),
+    /// The interval has passed after which everything is to be on disk.
+    Sync,
+    /// Nobody can send any more.
+    End,
+}
+
+/// The ticks at which everything is to be on disk, where there are any.
+#[cfg(not(all(test, shuttle)))]
+struct Syncs(crossbeam_channel::Receiver<std::time::Instant>);
+
+#[cfg(not(all(test, shuttle)))]
+impl Syncs {
+    fn of(durability: Durability) -> Self {
+        Self(match durability {
+            Durability::Interval(interval) => crossbeam_channel::tick(interval),
+            Durability::Sync | Durability::Memory => crossbeam_channel::never(),
+        })
+    }
+
+    fn or_message(&mut self, messages: &Receiver<Message>) -> Wake {
+        crossbeam_channel::select! {
+            recv(messages) -> message => message.map_or(Wake::End, Wake::Message),
+            recv(self.0) -> _ => Wake::Sync,
+        }
+    }
+}
+
+/// In a model no time passes: at some messages it is time to sync.
+#[cfg(all(test, shuttle))]
+struct Syncs(bool);
+
+#[cfg(all(test, shuttle))]
+impl Syncs {
+    fn of(durability: Durability) -> Self {
+        Self(matches!(durability, Durability::Interval(_)))
+    }
+
+    fn or_message(&mut self, messages: &Receiver<Message>) -> Wake {
+        use shuttle::rand::Rng;
+        if self.0 && shuttle::rand::thread_rng().gen_ratio(1, 4) {
+            return Wake::Sync;
+        }
+        messages.recv().map_or(Wake::End, Wake::Message)
+    }
+}
+
 impl Drop for Run {
     fn drop(&mut self) {
         if std::thread::panicking() && self.poison().is_none() {
@@ -97,24 +145,19 @@ impl Drop for Run {
 
 impl Run {
     fn run(mut self, messages: &Receiver<Message>) -> Result<(), Arc<FileError>> {
-        let syncs = match self.durability {
-            Durability::Interval(interval) => tick(interval),
-            Durability::Sync | Durability::Memory => never(),
-        };
+        let mut syncs = Syncs::of(self.durability);
         let mut next = None;
         loop {
             let message = match next.take() {
                 Some(message) => message,
-                None => select! {
-                    recv(messages) -> message => match message {
-                        Ok(message) => message,
-                        Err(_) => return self.close(),
-                    },
-                    recv(syncs) -> _ => {
+                None => match syncs.or_message(messages) {
+                    Wake::Message(message) => message,
+                    Wake::Sync => {
                         // The error is kept as poison, and told to the next writer.
                         self.sync().ok();
                         continue;
                     }
+                    Wake::End => return self.close(),
                 },
             };
             match message {

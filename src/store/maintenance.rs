@@ -2,12 +2,11 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-
 use crate::model::{Digest, Timestamp, WideEntry};
+use crate::sync::channel::{RecvTimeoutError, Sender, bounded};
+use crate::sync::thread::{self, JoinHandle};
 
 use super::committer::Message;
 use super::{Engine, Shared, SnapshotError, SnapshotReport, Store};
@@ -136,7 +135,7 @@ impl Maintainer {
     pub(super) fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
         let (stop, stopped) = bounded::<()>(1);
         let engine: Weak<Engine> = Arc::downgrade(engine);
-        let thread = std::thread::Builder::new().name("rescind-maintain".into()).spawn(move || {
+        let thread = thread::Builder::new().name("rescind-maintain".into()).spawn(move || {
             while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
                 let Some(engine) = engine.upgrade() else { return };
                 engine.maintain();
@@ -148,7 +147,7 @@ impl Maintainer {
     pub(super) fn stop(self) {
         drop(self.stop);
         // If the last clone was dropped while this thread held the store, it is this thread that closes it.
-        if self.thread.thread().id() != std::thread::current().id() {
+        if self.thread.thread().id() != thread::current().id() {
             self.thread.join().ok();
         }
     }

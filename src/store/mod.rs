@@ -10,6 +10,8 @@ mod committer;
 mod error;
 mod explain;
 mod maintenance;
+#[cfg(all(test, shuttle))]
+mod models;
 mod open;
 mod options;
 mod receipt;
@@ -22,10 +24,6 @@ mod write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
-
-use crossbeam_channel::Sender;
-use parking_lot::Mutex;
 
 use crate::clock::{BorneOutTime, Clock, Reading};
 use crate::codec::Limits;
@@ -34,6 +32,9 @@ use crate::journal::{FileError, RecoveryReport};
 use crate::model::{
     Change, Credential, InvalidSubject, Key, KeyId, Keyring, Policy, Revocation, Subject, Timestamp, Verdict,
 };
+use crate::sync::Mutex;
+use crate::sync::channel::Sender;
+use crate::sync::thread::JoinHandle;
 
 pub use error::{CloseError, CopyError, OpenError, SnapshotError, WriteError};
 pub use explain::{Explanation, Fact};

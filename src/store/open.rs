@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::clock::{BorneOutTime, Reading};
 use crate::codec::{self, Limits, Record};
 use crate::denylist::Denylist;
 use crate::journal::{AppendError, FileError, Journal, KeySource, Loaded, RecoveryError, RecoveryReport, recover};
 use crate::model::{Digest, Entry, Item, Key, Keyring, Kind, Locator, Policy, Shape, Subject, Timestamp, WideEntry};
 use crate::storage::Storage;
+use crate::sync::Mutex;
 
 use super::committer::{Committer, Message};
 use super::maintenance::{Maintainer, Retries};

@@ -5,9 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::journal::FileError;
+use crate::sync::{Condvar, Mutex};
 
 use super::WriteError;
 

@@ -5,15 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Sender, bounded};
-use parking_lot::Mutex;
-
 use crate::codec::{Limits, Record};
 use crate::denylist::Denylist;
 use crate::journal::{
     FileError, Journal, Position, SnapshotWriteError, SnapshotWriter, Spare, StoreIdentity, create_filled,
 };
 use crate::storage::{FileStorage, Storage};
+use crate::sync::Mutex;
+use crate::sync::channel::{Sender, bounded};
 
 use super::committer::Message;
 use super::{CopyError, Engine, SnapshotError, Store};
