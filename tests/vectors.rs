@@ -1,7 +1,7 @@
 //! A store that was written by an earlier version: today's code opens it and finds everything.
 //!
 //! `cargo test --test vectors -- --ignored` writes one for a *new* format. Those that are there never change.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed test panics")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use rescind::storage::MemoryStorage;
 use rescind::{
     Change, Credential, Effect, Key, ManualClock, OpenError, Options, Reason, RecoveryError, Revocation, Store,
-    Subject, Timestamp, Verdict,
+    Subject, Timestamp, Verdict, verify_on,
 };
 
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -54,8 +54,18 @@ fn fill(store: &Store) {
     store.lift(Subject::family("f2")).unwrap();
     store.disable(Subject::device("d")).unwrap();
     store.enable(Subject::device("d")).unwrap();
+    // Rows of several actors, a second segment, a second snapshot.
+    for index in 0..FILLERS {
+        let revocation = Revocation::of(Subject::token(format!("filler-{index}"))).by(format!("actor-{}", index % 3));
+        store.revoke(revocation.because(Reason::Other(u8::try_from(index + 100).unwrap()))).unwrap();
+        if index == FILLERS / 2 {
+            store.snapshot().unwrap();
+        }
+    }
     store.close().unwrap();
 }
+
+const FILLERS: usize = 40;
 
 #[test]
 #[ignore = "writes the vectors of a new format"]
@@ -63,6 +73,9 @@ fn write_vectors() {
     let format = 3;
     assert!(!folder(format).exists(), "vectors that are there never change");
     let storage = MemoryStorage::new();
+    // Opened with a higher age than the first time: that is what puts a floor under the tenant.
+    let first = options().tenant_max_credential_age("acme", Duration::from_secs(1800));
+    first.open_on(Arc::new(storage.clone())).unwrap().close().unwrap();
     fill(&options().open_on(Arc::new(storage.clone())).unwrap());
     fs::create_dir_all(folder(format)).unwrap();
     for (name, bytes) in storage.files() {
@@ -83,9 +96,15 @@ fn a_store_of_format_1_is_refused_by_its_number() {
 #[test]
 fn a_store_of_format_3_is_opened_whole() {
     let store = options().open_on(Arc::new(MemoryStorage::from_files(files(3)))).unwrap();
-    assert_eq!(store.len(), 11);
-    assert_eq!(store.stats().recovery.torn_tail_bytes, 0);
-    assert_eq!(store.stats().recovery.snapshot_records, 7, "six entries and the limits");
+    assert_eq!(store.len(), 12 + FILLERS);
+    let recovery = store.stats().recovery;
+    assert_eq!(recovery.torn_tail_bytes, 0);
+    let before = 12 + FILLERS / 2 + 1;
+    assert_eq!(recovery.snapshot_records, before as u64 + 1, "entries, and the limits");
+    assert_eq!(recovery.marked_batch, Some(recovery.snapshot_batch.unwrap() + recovery.log_batches));
+    let segments = files(3).keys().filter(|name| name.starts_with("wal-")).count();
+    assert!(segments == 2 && files(3).contains_key("MARK"));
+    assert!(verify_on(&MemoryStorage::from_files(files(3))).unwrap().is_sound());
     let effect = |credential: Credential<'_>| match store.check(&credential.issued_at(START).auth_time(START)) {
         Verdict::Revoked(denial) => Some((denial.effect, denial.reason)),
         Verdict::Clear => None,
@@ -111,6 +130,14 @@ fn a_store_of_format_3_is_opened_whole() {
     assert_eq!(effect(new().family("f1")), Some((Effect::Revoked, Reason::Unspecified)));
     assert_eq!(effect(new().family("f2")), None, "lifted");
     assert_eq!(effect(new().device("d")), Some((again, Reason::Unspecified)), "enabled, and the epoch stays");
+    for index in 0..FILLERS {
+        let filler = store.explain(&Subject::token(format!("filler-{index}"))).unwrap().unwrap();
+        assert_eq!(filler.facts[0].actor.as_deref(), Some(&*format!("actor-{}", index % 3)));
+        assert_eq!(filler.facts[0].reason, Reason::Other(u8::try_from(index + 100).unwrap()));
+    }
+    let acme = store.explain(&Subject::tenant("acme")).unwrap().unwrap();
+    let floor = START.saturating_add(Duration::from_secs(60)).saturating_sub(Duration::from_secs(1800));
+    assert_eq!(acme.facts[0].effect, Effect::Reauthenticate { epoch: floor });
     let bob = store.explain(&Subject::user("bob").in_tenant("acme")).unwrap().unwrap();
     assert_eq!(bob.label.as_deref(), Some("bob"));
 }

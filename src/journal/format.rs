@@ -303,3 +303,52 @@ impl Reader<'_> {
         Some(Reading { wall: Timestamp::from_nanos(wall), boot: Duration::from_nanos(boot), boot_id })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::codec;
+
+    /// The files of a store that was written once and never changes.
+    fn vectors() -> Vec<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/vectors/format-{FORMAT}"));
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// What is read of the vectors and written again is the same, byte by byte: the format that is written does not drift
+    /// from the one that is read.
+    #[test]
+    fn what_is_written_today_is_what_was_written_then() {
+        let mut kinds = Vec::new();
+        for path in vectors() {
+            let bytes = std::fs::read(&path).unwrap();
+            let kind = [FileKind::Store, FileKind::Segment, FileKind::Snapshot, FileKind::Mark];
+            let header = kind.into_iter().find_map(|kind| Header::decode(&bytes, kind).ok()).unwrap();
+            let mut written = header.encode().to_vec();
+            let seed = Seed::of(&header.store_id);
+            while let Some(frame) = bytes.get(written.len()..).and_then(|bytes| Frame::decode(bytes, seed)) {
+                let mut payload = Vec::new();
+                match frame.header.kind {
+                    FrameKind::Records => {
+                        codec::decode_all(frame.payload, |record| codec::encode(&record, &mut payload).unwrap())
+                            .unwrap();
+                    }
+                    FrameKind::Rows => {
+                        let rows = codec::decode_rows(frame.payload).unwrap();
+                        codec::encode_rows(&rows.actors, &rows.rows, &mut payload);
+                    }
+                    FrameKind::End => {}
+                }
+                frame.header.write(&payload, seed, &mut written);
+                kinds.push(frame.header.kind);
+            }
+            written.resize(bytes.len(), 0);
+            assert!(written == bytes, "{}", path.display());
+        }
+        for kind in [FrameKind::Records, FrameKind::Rows, FrameKind::End] {
+            assert!(kinds.contains(&kind), "{kind:?} is among the vectors");
+        }
+    }
+}
