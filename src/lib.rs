@@ -47,6 +47,8 @@
 //! | limit the age of sessions | [`Options::max_credential_age`], per tenant too |
 //! | know why | [`Store::explain`], [`Store::list`], [`audit`] |
 //! | act for one tenant | [`Store::tenant`] |
+//! | keep a copy, or save what a lost disk held | [`Store::backup`] |
+//! | look at a store, or save what is readable of a damaged one | [`verify`], [`salvage`] |
 //!
 //! # What it is not
 //!

@@ -4,6 +4,7 @@
 //! - [`identity`]: the two hashes, and what somebody without the key can and cannot do
 //! - [`format`](mod@format): the files, byte by byte, and what recovery makes of them
 //! - [`operations`]: running it: durability, errors, clocks, audit, backups
+//! - [`faults`]: what may go wrong, what then happens, which test backs it, and what is not promised
 //! - [`performance`]: where the time and the memory go
 //! - [`threats`]: the threat model by boundary
 //! - [`decisions`]: where the design could have gone another way, and why it did not
@@ -19,6 +20,9 @@ pub mod format {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("faults.md")]
+pub mod faults {}
 
 #[doc = include_str!("performance.md")]
 pub mod performance {}
