@@ -103,11 +103,13 @@ impl Engine {
         self.ask(Message::Nothing)?.map_err(SnapshotError::File)
     }
 
-    /// Goes on after a failed write.
-    fn heal(&self) -> Result<(), SnapshotError> {
+    /// Goes on after a failed write, and tells whether there was one.
+    fn heal(&self) -> Result<bool, SnapshotError> {
         let poison = self.shared.counters.poison.lock().clone();
-        let Some(error) = poison else { return Ok(()) };
-        self.ask(Message::Heal)?.map_err(|source| SnapshotError::Poisoned { error, source: Arc::new(source) })
+        let Some(error) = poison else { return Ok(false) };
+        let healed = self.ask(Message::Heal)?;
+        healed.map_err(|source| SnapshotError::Poisoned { error, source: Arc::new(source) })?;
+        Ok(true)
     }
 
     fn backup(&self, storage: &Arc<dyn Storage>) -> Result<SnapshotReport, CopyError> {
@@ -183,14 +185,14 @@ impl Snapshotter {
     fn take(&self, engine: &Engine) -> Result<SnapshotReport, SnapshotError> {
         let storage = self.storage.lock();
         let Some(storage) = &*storage else { return Err(SnapshotError::Closed) };
-        engine.heal()?;
+        let is_healed = engine.heal()?;
         let counters = &engine.shared.counters;
         // All that was refused before this is in memory, and so will be in the snapshot.
         let (refused, unsaved) = (counters.refused.load(Ordering::Relaxed), counters.unsaved());
         let mut report = self.take_one(engine, storage)?;
-        if unsaved > 0 {
-            // What the log never had must be in both of the snapshots that are kept: if the last should turn out damaged,
-            // the one before it and the log hold the same.
+        if unsaved > 0 || is_healed {
+            // What the log never had, or has lost, must be in both of the snapshots that are kept: if the last should turn
+            // out damaged, the one before it and the log hold the same.
             engine.commit_nothing()?;
             report = self.take_one(engine, storage)?;
         }

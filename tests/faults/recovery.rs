@@ -1,19 +1,17 @@
 //! What recovery, rotation and snapshots do in one particular case, each with the least that shows it.
 
-use std::cell::Cell;
-use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rescind::storage::{MemoryStorage, Storage, StorageFile};
+use rescind::storage::MemoryStorage;
 use rescind::{
-    Acknowledgement, Clock, Durability, ManualClock, OpenError, Options, RecoveryError, Revocation, SnapshotError,
-    Store, Subject, Timestamp, WriteError,
+    Acknowledgement, Durability, ManualClock, OpenError, Options, RecoveryError, Revocation, SnapshotError, Store,
+    Subject, Timestamp, WriteError,
 };
 
 use crate::harness::scaled;
+use crate::hooked::Hooked;
 use crate::image::{Files, HEADER_BYTES, Image, State, names, reseal, token};
 use crate::workload::{SEGMENT_BYTES, START_SECS, is_denied, is_disabled, open, options, revoke};
 
@@ -420,193 +418,16 @@ fn absurd_batch_numbers_are_refused() {
     }
 }
 
-/// What is done before each sync of a file.
-#[derive(Clone)]
-struct Hook(Arc<dyn Fn() + Send + Sync>);
-
-impl std::fmt::Debug for Hook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hook")
-    }
-}
-
-/// A storage that lets a test in before each sync of a file.
-#[derive(Debug)]
-struct Hooked(MemoryStorage, Hook);
-
-#[derive(Debug)]
-struct HookedFile(Box<dyn StorageFile>, Hook);
-
-impl Storage for Hooked {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
-
-    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(HookedFile(self.0.create(name)?, self.1.clone())))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(HookedFile(self.0.open(name)?, self.1.clone())))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        self.0.sync_directory()
-    }
-}
-
-impl StorageFile for HookedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
-    }
-
-    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.1.0();
-        self.0.sync()
-    }
-}
-
-#[test]
-fn a_panic_in_the_storage_leaves_nobody_waiting() {
-    let armed = Arc::new(AtomicBool::new(false));
-    let is_armed = Arc::clone(&armed);
-    let hook = Hook(Arc::new(move || assert!(!is_armed.load(Ordering::Relaxed), "a defect in the storage")));
-    let disk = MemoryStorage::new();
-    let store = options().open_on(Arc::new(Hooked(disk.clone(), hook))).unwrap();
-    revoke(&store, "before").unwrap();
-    armed.store(true, Ordering::Relaxed);
-    let (answer, answered) = channel();
-    let asking = store.clone();
-    let asker = std::thread::spawn(move || {
-        for token in ["during", "after"] {
-            answer.send(revoke(&asking, token)).unwrap();
-        }
-    });
-    for _ in 0..2 {
-        let answer = answered.recv_timeout(Duration::from_secs(20)).expect("an answer");
-        assert!(matches!(answer, Err(WriteError::NotDurable(_))), "{answer:?}");
-    }
-    asker.join().unwrap();
-    assert!(is_denied(&store, "during") && is_denied(&store, "after"), "they deny all the same");
-    assert!(store.stats().write_error.is_some());
-    assert!(store.snapshot().is_err() && store.close().is_err());
-    assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "before"));
-}
-
-#[test]
-fn a_snapshot_that_meets_a_close_is_refused() {
-    let armed = Arc::new(AtomicBool::new(false));
-    let is_armed = Arc::clone(&armed);
-    let (enter, entered) = channel();
-    let (leave, left) = channel::<()>();
-    let (enter, left) = (Mutex::new(enter), Mutex::new(left));
-    let hook = Hook(Arc::new(move || {
-        if is_armed.swap(false, Ordering::Relaxed) {
-            enter.lock().unwrap().send(()).unwrap();
-            left.lock().unwrap().recv().unwrap();
-        }
-    }));
-    let disk = Arc::new(Hooked(MemoryStorage::new(), hook));
-    let store = options().durability(Durability::Memory).open_on(disk).unwrap();
-    revoke(&store, "a").unwrap();
-    armed.store(true, Ordering::Relaxed);
-    let closing = store.clone();
-    let closer = std::thread::spawn(move || closing.close());
-    entered.recv().unwrap();
-
-    // The committer is busy with its last sync.
-    let (answer, answered) = channel();
-    let asker = std::thread::spawn(move || answer.send(store.snapshot()).unwrap());
-    let early = answered.recv_timeout(Duration::from_millis(200));
-    leave.send(()).unwrap();
-    let answer = early.or_else(|_| answered.recv_timeout(Duration::from_secs(20))).expect("an answer");
-    assert!(matches!(answer, Err(SnapshotError::Closed)), "{answer:?}");
-    closer.join().unwrap().unwrap();
-    asker.join().unwrap();
-}
-
-/// A storage whose disk changes a byte of what is written into snapshots.
-#[derive(Debug)]
-struct Forgetful(MemoryStorage);
-
-#[derive(Debug)]
-struct ForgetfulFile(Box<dyn StorageFile>);
-
-impl Storage for Forgetful {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
-
-    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let file = self.0.create(name)?;
-        Ok(if name.starts_with("snap-") { Box::new(ForgetfulFile(file)) } else { file })
-    }
-
-    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        self.0.open(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        self.0.sync_directory()
-    }
-}
-
-impl StorageFile for ForgetfulFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
-    }
-
-    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut bytes = bytes.to_vec();
-        *bytes.last_mut().unwrap() ^= u8::from(offset > 0);
-        self.0.write_all_at(&bytes, offset)
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.0.sync()
-    }
-}
-
 #[test]
 fn a_snapshot_that_does_not_read_back_is_not_used() {
     let disk = MemoryStorage::new();
-    let store = options().open_on(Arc::new(Forgetful(disk.clone()))).unwrap();
+    let forgetful = Hooked::new(&disk).altering(|name, bytes| {
+        // The end of a frame, and not of a header.
+        if name.starts_with("snap-") && bytes.len() != HEADER_BYTES {
+            *bytes.last_mut().unwrap() ^= 1;
+        }
+    });
+    let store = options().open_on(Arc::new(forgetful)).unwrap();
     (0..60).for_each(|index| _ = revoke(&store, &token(index)).unwrap());
     for _ in 0..3 {
         assert!(matches!(store.snapshot(), Err(SnapshotError::NotTrustworthy(_))));
@@ -640,55 +461,8 @@ fn what_is_written_into_a_frame_does_not_pass_for_one() {
     assert!(store.stats().recovery.torn_tail_bytes > 0);
 }
 
-/// What a snapshot has seen of a batch must be in the log before it counts: or half of the batch may be all that is left.
-#[test]
-fn a_snapshot_waits_for_what_it_has_seen() {
-    thread_local! {
-        static IS_SNAPSHOTTING: Cell<bool> = const { Cell::new(false) };
-    }
-    let disk = MemoryStorage::new();
-    let (sync, sync_hook) = stop();
-    let (clock, clock_hook) = stop();
-    // Once the log has been synced, and before anything is copied, the time is taken.
-    let clock_hook = Hook(Arc::new(move || {
-        if IS_SNAPSHOTTING.replace(false) {
-            clock_hook.0();
-        }
-    }));
-    let manual = ManualClock::at(Timestamp::from_secs(START_SECS));
-    let options = options().clock(HookedClock(manual, clock_hook));
-    let store = options.open_on(Arc::new(Hooked(disk.clone(), sync_hook))).unwrap();
-    revoke(&store, "before").unwrap();
-    let (answer, answered) = channel();
-    let snapshotting = store.clone();
-    clock.armed.store(true, Ordering::Relaxed);
-    let snapshotter = std::thread::spawn(move || {
-        IS_SNAPSHOTTING.set(true);
-        answer.send(snapshotting.snapshot()).unwrap();
-    });
-    clock.entered.recv().unwrap();
-    // The sync of the log that comes next is held up, and then fails.
-    sync.armed.store(true, Ordering::Relaxed);
-    let revoking = store.clone();
-    let revoker = std::thread::spawn(move || revoke(&revoking, "refused"));
-    sync.entered.recv().unwrap();
-    // It is on its way to the disk and into memory at once.
-    while !is_denied(&store, "refused") {
-        std::thread::yield_now();
-    }
-    clock.leave.send(()).unwrap();
-    let early = answered.recv_timeout(Duration::from_millis(200));
-    assert!(early.is_err(), "{early:?}");
-    disk.fail_at(disk.operations(), ErrorKind::Other, false);
-    sync.leave.send(()).unwrap();
-    assert!(revoker.join().unwrap().is_err());
-    assert!(answered.recv_timeout(Duration::from_secs(20)).unwrap().is_err());
-    snapshotter.join().unwrap();
-    assert!(disk.files().keys().all(|name| !name.starts_with("snap-")));
-}
-
 /// How many tokens fit into the first segment.
-fn tokens_in_a_segment() -> usize {
+pub(crate) fn tokens_in_a_segment() -> usize {
     let disk = MemoryStorage::new();
     let store = open(&disk).unwrap();
     let rotates = |index: &usize| {
@@ -728,93 +502,4 @@ fn the_name_of_a_segment_is_on_disk_before_the_one_before_says_so() {
             }
         }
     }
-}
-
-/// A clock that lets a test in when one thread asks for the time since boot.
-#[derive(Debug)]
-struct HookedClock(ManualClock, Hook);
-
-impl Clock for HookedClock {
-    fn wall(&self) -> Timestamp {
-        self.0.wall()
-    }
-
-    fn boot(&self) -> Duration {
-        self.1.0();
-        self.0.boot()
-    }
-
-    fn boot_id(&self) -> u64 {
-        self.0.boot_id()
-    }
-}
-
-/// A place in another thread at which it stops, from when it is armed, until it may go on.
-struct Stop {
-    armed: Arc<AtomicBool>,
-    entered: Receiver<()>,
-    leave: Sender<()>,
-}
-
-fn stop() -> (Stop, Hook) {
-    let armed = Arc::new(AtomicBool::new(false));
-    let ((enter, entered), (leave, left)) = (channel(), channel());
-    let (enter, left, is_armed) = (Mutex::new(enter), Mutex::new(left), Arc::clone(&armed));
-    let hook = Hook(Arc::new(move || {
-        if is_armed.swap(false, Ordering::Relaxed) {
-            enter.lock().unwrap().send(()).unwrap();
-            left.lock().unwrap().recv().unwrap();
-        }
-    }));
-    (Stop { armed, entered, leave }, hook)
-}
-
-/// The next spare segment is made under the name of the one that is being put to use: not before that has another.
-#[test]
-fn a_spare_segment_is_not_replaced_while_it_is_put_to_use() {
-    thread_local! {
-        static READINGS: Cell<u32> = const { Cell::new(0) };
-    }
-    let count = tokens_in_a_segment();
-    let (sync, sync_hook) = stop();
-    let (clock, clock_hook) = stop();
-    // Maintenance has asked for the time once before, and does so again when it comes to the spare segment.
-    let clock_hook = Hook(Arc::new(move || {
-        let readings = READINGS.get();
-        READINGS.set(readings.saturating_sub(1));
-        if readings == 1 {
-            clock_hook.0();
-        }
-    }));
-    let disk = MemoryStorage::new();
-    let manual = ManualClock::at(Timestamp::from_secs(START_SECS));
-    let options = options().clock(HookedClock(manual, clock_hook));
-    let store = options.open_on(Arc::new(Hooked(disk.clone(), sync_hook))).unwrap();
-    store.maintain();
-    (0..count).for_each(|index| _ = revoke(&store, &token(index)).unwrap());
-
-    let maintaining = store.clone();
-    clock.armed.store(true, Ordering::Relaxed);
-    let maintainer = std::thread::spawn(move || {
-        READINGS.set(2);
-        maintaining.maintain();
-    });
-    clock.entered.recv().unwrap();
-    // The first sync of what comes next is that of the spare segment's header.
-    sync.armed.store(true, Ordering::Relaxed);
-    let revoking = store.clone();
-    let revoker = std::thread::spawn(move || revoke(&revoking, "rotates"));
-    sync.entered.recv().unwrap();
-    clock.leave.send(()).unwrap();
-    // It has nothing to do but to make the next, if it may.
-    let made = (0..200).find(|_| {
-        std::thread::yield_now();
-        maintainer.is_finished()
-    });
-    sync.leave.send(()).unwrap();
-    revoker.join().unwrap().unwrap();
-    maintainer.join().unwrap();
-    assert_eq!(made, None, "the next one was made in its place");
-    assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "rotates"));
-    assert!(disk.files().contains_key("spare.tmp"));
 }

@@ -246,7 +246,7 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/store/snapshot.rs",
         right: "        engine.sync_point()?;",
         wrong: "",
-        caught_by: ("faults", "recovery::a_snapshot_waits"),
+        caught_by: ("faults", "races::a_snapshot_waits"),
     },
     Bug {
         name: "a_snapshot_without_what_was_lifted",
@@ -273,7 +273,7 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "save_in_one_snapshot_what_the_log_never_had",
         file: "src/store/snapshot.rs",
-        right: "unsaved > 0",
+        right: "unsaved > 0 || is_healed",
         wrong: "false",
         caught_by: ("faults", "healing::a_snapshot_heals"),
     },
