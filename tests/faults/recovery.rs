@@ -503,3 +503,129 @@ fn the_name_of_a_segment_is_on_disk_before_the_one_before_says_so() {
         }
     }
 }
+
+/// A first open that did not end leaves a key, and perhaps an empty log: the next one goes on with them. Whatever else is
+/// there is not taken for a store's.
+#[test]
+fn what_a_first_open_left_over_is_taken_up() {
+    let stored = |files: &Files| options_with_stored_key().open_on(Arc::new(MemoryStorage::from_files(files.clone())));
+    let disk = MemoryStorage::new();
+    let key_id = options_with_stored_key().open_on(Arc::new(disk.clone())).unwrap().key_id();
+    let mut files = disk.files();
+    files.retain(|name, _| name == "KEY" || name.starts_with("wal-"));
+    assert_eq!(files.len(), 2);
+    for extra in ["wal-0000000000000001.log.tmp", "KEY.tmp"] {
+        let mut files = files.clone();
+        files.insert(extra.to_owned(), b"half".to_vec());
+        let store = stored(&files).unwrap();
+        assert_eq!(store.key_id(), key_id, "the key that is there is used");
+    }
+    files.remove("wal-0000000000000001.log");
+    assert_eq!(stored(&files).unwrap().key_id(), key_id);
+    files.insert("note.txt".to_owned(), b"not ours".to_vec());
+    assert_corrupt(stored(&files), "something else");
+}
+
+#[test]
+fn a_head_of_another_length_is_damage() {
+    let image = Image::closed(4, &[]);
+    for len in [0, 127, 129, 4096] {
+        let mut files = image.files.clone();
+        files.get_mut("STORE").unwrap().resize(len, 0);
+        assert_corrupt(open_files(files), &format!("STORE of {len} bytes"));
+    }
+}
+
+/// The report says what was read, and how much of it is log.
+#[test]
+fn recovery_reports_what_it_read() {
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    (0..10).for_each(|index| _ = revoke(&store, &token(index)).unwrap());
+    store.snapshot().unwrap();
+    let batch = (10..15).map(|index| Revocation::of(Subject::token(token(index))));
+    store.revoke_many(batch).unwrap();
+    revoke(&store, &token(15)).unwrap();
+    let log_bytes = store.stats().log_bytes;
+    store.close().unwrap();
+    let stats = open(&disk).unwrap().stats();
+    let report = &stats.recovery;
+    assert_eq!((report.snapshot_batch, report.snapshot_records), (Some(10), 11), "with the limits");
+    assert_eq!((report.log_batches, report.log_records, report.marked_batch), (2, 6, Some(12)));
+    assert_eq!((stats.log_bytes, report.torn_tail_bytes), (log_bytes, 0));
+    assert!(log_bytes > 0 && stats.snapshot_bytes == disk.files()["snap-000000000000000a.snap"].len() as u64);
+}
+
+/// What is wrong with the only snapshot is what is said, where the log does not reach back; where it does, it is enough.
+#[test]
+fn without_any_snapshot_the_log_must_reach_back() {
+    let damage = |image: &Image, wanted: usize| {
+        let mut files = image.files.clone();
+        let snapshots = names(&files, "snap-");
+        assert_eq!(snapshots.len(), wanted);
+        snapshots.iter().for_each(|name| files.get_mut(name).unwrap()[200] ^= 1);
+        files
+    };
+    let image = Image::closed(80, &[30, 60]);
+    match recovery_error(open_files(damage(&image, 2))) {
+        RecoveryError::Corrupt { segment, .. } => assert!(segment.starts_with("snap-"), "{segment}"),
+        error => panic!("{error}"),
+    }
+    let image = Image::closed(12, &[6]);
+    let store = open_whole(&image, damage(&image, 1), "the log reaches back");
+    assert_eq!(store.stats().recovery.snapshot_batch, None);
+    assert_eq!(store.stats().recovery.damaged_snapshots.len(), 1);
+}
+
+#[test]
+fn a_snapshot_under_another_ones_name_is_set_aside() {
+    let image = Image::closed(75, &[20, 50]);
+    let snapshots = names(&image.files, "snap-");
+    let mut files = image.files.clone();
+    files.insert(snapshots[1].clone(), image.files[&snapshots[0]].clone());
+    let store = open_whole(&image, files, "the older one and the log");
+    assert_eq!(store.stats().recovery.damaged_snapshots, snapshots[1..]);
+}
+
+/// After a torn tail nothing of it is left, to the last byte.
+#[test]
+fn a_torn_tail_is_wiped_to_its_last_byte() {
+    let image = Image::killed(6, &[]);
+    let (name, last) = image.frames.last().unwrap();
+    for end in [last.start + 1, last.start + 2, last.end - 1, last.end + 700] {
+        let mut files = image.files.clone();
+        let bytes = files.get_mut(name).unwrap();
+        bytes[last.start..].fill(0);
+        bytes[last.start..end].fill(b'x');
+        let disk = MemoryStorage::from_files(files);
+        let report = open(&disk).unwrap().stats().recovery;
+        assert_eq!(report.torn_tail_bytes, (end - last.start) as u64);
+        assert!(disk.files()[name][last.start..].iter().all(|byte| *byte == 0), "{end}");
+    }
+}
+
+/// The same where it is the frame that ends a segment which was torn, and the next one is there already.
+#[test]
+fn a_torn_end_of_a_segment_is_reported_and_written_anew() {
+    let count = tokens_in_a_segment();
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    (0..count).for_each(|index| _ = revoke(&store, &token(index)).unwrap());
+    let full = disk.files()["wal-0000000000000001.log"].clone();
+    revoke(&store, &token(count)).unwrap();
+    drop(store);
+    let mut files = disk.files();
+    let last = names(&files, "wal-").pop().unwrap();
+    files.remove("MARK");
+    files.get_mut(&last).unwrap()[HEADER_BYTES..].fill(0);
+    let first = files.get_mut("wal-0000000000000001.log").unwrap();
+    let start = full.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    first[start + 40..].fill(0);
+    let disk = MemoryStorage::from_files(files);
+    let store = open(&disk).unwrap();
+    assert!(store.stats().recovery.torn_tail_bytes > 0);
+    assert!((0..count).all(|index| is_denied(&store, &token(index))));
+    revoke(&store, "next").unwrap();
+    drop(store);
+    assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "next"));
+}
