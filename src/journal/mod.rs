@@ -4,6 +4,7 @@
 //! *snapshot* holds the effect of every batch up to its own number, so that older segments can go.
 
 mod format;
+mod head;
 mod mark;
 mod recovery;
 mod segment;
@@ -19,9 +20,10 @@ use crate::model::{KeyId, Rows};
 use crate::storage::{Storage, StorageFile};
 pub(crate) use format::PAYLOAD_BYTES_MAX;
 use format::{BATCH_MAX, FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES, Seed};
+pub(crate) use head::{KeySource, create_filled};
 use mark::Mark;
-pub(crate) use recovery::{KeySource, create_filled, inspect, recover};
 pub use recovery::{RecoveryError, RecoveryReport};
+pub(crate) use recovery::{inspect, recover};
 pub(crate) use segment::Spare;
 use segment::{BeginError, Segment};
 pub(crate) use snapshot::{SnapshotWriteError, SnapshotWriter};

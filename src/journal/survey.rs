@@ -13,7 +13,7 @@ use super::format::{
     FRAME_HEADER_BYTES, FRAME_OVERHEAD, FileKind, Frame, FrameHeader, FrameKind, HEADER_BYTES, Header, HeaderError,
     Seed, possible_frames,
 };
-use super::recovery::{KEY_FILE, STORE_FILE, read_key};
+use super::head::{KEY_FILE, STORE_FILE, read_key};
 use super::snapshot::parse;
 use super::{FileError, Loaded, StoreIdentity, mark};
 

@@ -207,7 +207,7 @@ pub(crate) const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a_directory_without_a_head_is_new",
-        file: "src/journal/recovery.rs",
+        file: "src/journal/head.rs",
         right: "return Err(corrupt(STORE_FILE, 0, \"it is missing, and the log is not empty\"));",
         wrong: "",
         caught_by: ("faults", "recovery::a_store_without_its_head"),
