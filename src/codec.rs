@@ -62,7 +62,10 @@ pub enum DecodeError {
     NotCanonical(&'static str),
 }
 
-fn config() -> Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<RECORD_BYTES_MAX>> {
+/// bincode counts a number against the limit by its full width, of which it may take one byte in eight.
+const DECODE_LIMIT: usize = RECORD_BYTES_MAX * 8;
+
+fn config() -> Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<DECODE_LIMIT>> {
     bincode::config::standard().with_limit()
 }
 
@@ -98,6 +101,9 @@ pub(crate) fn decode_all(mut bytes: &[u8], mut visit: impl FnMut(Record)) -> Res
     while !bytes.is_empty() {
         let (record, used): (Record, usize) = bincode::serde::decode_from_slice(bytes, config())
             .map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        if used > RECORD_BYTES_MAX {
+            return Err(DecodeError::Malformed(format!("{used} bytes long")));
+        }
         check(&record)?;
         bytes = bytes.get(used..).unwrap_or_default();
         count += 1;
@@ -231,5 +237,117 @@ pub fn fuzz_records(bytes: &[u8]) {
         let mut out = Vec::new();
         encode_rows(&rows.actors, &rows.rows, &mut out);
         assert_eq!(out, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EntryCause, Epochs, Key, Keyring, Mark, NarrowEntry, Shape, Subject, WideEntry};
+
+    fn item(subject: &Subject, entry: Entry) -> Item {
+        let ring = Keyring::new(&Key::from_bytes([3; 32]));
+        let (digest, locator) = (ring.digest_of(subject), ring.locator_of(subject));
+        Item { digest, locator, shape: subject.shape(), entry, scope: None, label: None }
+    }
+
+    fn wide(epochs: Vec<Mark>) -> Item {
+        // As an encoder of ours never would: the marks as they come.
+        let reauthenticate: Epochs = reencoded(&epochs);
+        item(&Subject::user("u"), Entry::Wide(WideEntry { reauthenticate, ..WideEntry::default() }))
+    }
+
+    fn narrow() -> Item {
+        let entry = NarrowEntry::denied(Timestamp::from_nanos(5), EntryCause::default(), Retention::FOR_GOOD);
+        item(&Subject::token("t"), Entry::Narrow(entry))
+    }
+
+    fn mark(epoch: u64, at: u64, spared: &[u8]) -> Mark {
+        let spared = spared.iter().map(|byte| Digest::from_bytes([*byte; 16])).collect();
+        let (epoch, at) = (Timestamp::from_nanos(epoch), Timestamp::from_nanos(at));
+        Mark { epoch, at, cause: EntryCause::default(), spared }
+    }
+
+    /// The same bytes as another type.
+    fn reencoded<T: Serialize, U: serde::de::DeserializeOwned>(value: &T) -> U {
+        let bytes = bincode::serde::encode_to_vec(value, bincode::config::standard()).unwrap();
+        bincode::serde::decode_from_slice(&bytes, bincode::config::standard()).unwrap().0
+    }
+
+    fn decode(record: &Record) -> Result<u64, DecodeError> {
+        let bytes = bincode::serde::encode_to_vec(record, bincode::config::standard()).unwrap();
+        decode_all(&bytes, |decoded| assert_eq!(decoded, *record))
+    }
+
+    fn assert_refused(record: Record, what: &str) {
+        assert!(matches!(decode(&record), Err(DecodeError::NotCanonical(_))), "{what}");
+    }
+
+    #[test]
+    fn what_an_encoder_writes_is_taken() {
+        for item in [narrow(), wide(vec![mark(9, 9, &[]), mark(5, 10, &[1, 2])]), wide(Vec::new())] {
+            assert_eq!(decode(&Record::Entry(item)), Ok(1));
+        }
+        let limits = Limits { tenants: tenants([1, 2]), ..Limits::default() };
+        assert_eq!(decode(&Record::Limits(limits)), Ok(1));
+    }
+
+    fn tenants(digests: [u8; 2]) -> Vec<(Digest, Locator, u64)> {
+        digests.map(|byte| (Digest::from_bytes([byte; 16]), Locator::from_u64(0), 1)).to_vec()
+    }
+
+    #[test]
+    fn what_no_encoder_writes_is_refused() {
+        assert_refused(Record::Entry(wide(vec![mark(5, 5, &[]), mark(9, 9, &[])])), "an epoch before a later one");
+        assert_refused(Record::Entry(wide(vec![mark(9, 9, &[]), mark(5, 5, &[])])), "an epoch that binds nobody");
+        assert_refused(Record::Entry(wide(vec![mark(9, 9, &[2, 1])])), "spared sessions out of order");
+        assert_refused(Record::Entry(wide(vec![mark(9, 9, &[1, 1])])), "a spared session twice");
+        let Entry::Wide(mut entry) = wide(vec![mark(9, 9, &[])]).entry else { unreachable!() };
+        entry.reissue = reencoded(&vec![mark(9, 9, &[2, 1])]);
+        assert_refused(Record::Entry(item(&Subject::user("u"), Entry::Wide(entry))), "the same, of the other sort");
+
+        assert_refused(Record::Entry(item(&Subject::user("u"), narrow().entry)), "a token's entry on a user");
+        assert_refused(Record::Entry(item(&Subject::token("t"), wide(Vec::new()).entry)), "a user's entry on a token");
+        let labelled = |item: Item, label: &str| Record::Entry(Item { label: Some(label.into()), ..item });
+        assert_refused(labelled(narrow(), "t"), "a name on a token");
+        assert_refused(labelled(wide(Vec::new()), &"u".repeat(ID_BYTES_MAX + 1)), "an oversized name");
+        assert_eq!(decode(&labelled(wide(Vec::new()), &"u".repeat(ID_BYTES_MAX))), Ok(1));
+        let scoped = Item { scope: Some(Digest::from_bytes([1; 16])), ..narrow() };
+        assert_refused(Record::Entry(scoped), "a tenant's epochs on a token");
+        for digests in [[2, 1], [1, 1]] {
+            let limits = Limits { tenants: tenants(digests), ..Limits::default() };
+            assert_refused(Record::Limits(limits), "tenants out of order");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_cut_short_or_too_many_are_no_records() {
+        let mut bytes = Vec::new();
+        encode(&Record::Entry(narrow()), &mut bytes).unwrap();
+        assert_eq!(decode_all(&bytes.repeat(3), |_| ()), Ok(3));
+        for len in 1..bytes.len() {
+            assert!(decode_all(&bytes[..len], |_| ()).is_err(), "{len}");
+        }
+        bytes.push(0xff);
+        assert!(decode_all(&bytes, |_| ()).is_err());
+    }
+
+    #[test]
+    fn a_record_of_the_greatest_length_is_written_and_one_beyond_it_is_not() {
+        let shape = Shape { kind: crate::model::Kind::User, in_tenant: false, at_issuer: false };
+        let sparing = |sessions: usize| {
+            let spared = (0..sessions).map(|n| Digest::from_bytes((n as u128).to_be_bytes())).collect();
+            let epochs = Epochs::one(Mark { spared, ..mark(9, 9, &[]) });
+            let entry = Entry::Wide(WideEntry { reauthenticate: epochs, ..WideEntry::default() });
+            Record::Entry(Item { shape, ..item(&Subject::user("u"), entry) })
+        };
+        let mut out = vec![7];
+        let most = (0..20_000).rev().find(|sessions| encode(&sparing(*sessions), &mut out).is_ok()).unwrap();
+        assert!(out.len() - 1 <= RECORD_BYTES_MAX && out.len() + 16 > RECORD_BYTES_MAX, "{most} {}", out.len());
+        assert_eq!(decode_all(&out[1..], |_| ()), Ok(1));
+        assert!(matches!(decode(&sparing(most + 1)), Err(DecodeError::Malformed(_))), "no longer one is taken");
+        let len = out.len();
+        assert!(encode(&sparing(most + 1), &mut out).is_err());
+        assert_eq!(out.len(), len, "nothing of it is left");
     }
 }

@@ -41,6 +41,9 @@ fn a_snapshot_heals_saves_what_was_in_memory_only_and_makes_nothing_that_was_ref
     store.snapshot().unwrap();
     let stats = store.stats();
     assert!(stats.write_error.is_none() && stats.unsaved == 0, "{stats:?}");
+    // And what they make superfluous is gone.
+    let count = |prefix: &str| disk.files().keys().filter(|name| name.starts_with(prefix)).count();
+    assert_eq!((count("snap-"), count("wal-")), (2, 1));
     assert_eq!(revoke(&store, "next").unwrap().acknowledgement, Acknowledgement::Durable);
     for image in [disk.crash_image(0), disk.crash_image(u64::MAX), disk.kill_image()] {
         let store = open(&image).unwrap();

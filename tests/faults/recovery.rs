@@ -629,3 +629,25 @@ fn a_torn_end_of_a_segment_is_reported_and_written_anew() {
     drop(store);
     assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "next"));
 }
+
+/// The blocks of a snapshot are numbered, and each names the one before.
+#[test]
+fn a_block_out_of_its_place_is_damage() {
+    let image = Image::closed(12, &[6]);
+    let name = names(&image.files, "snap-").pop().unwrap();
+    let bytes = &image.files[&name];
+    let seed = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
+    let end = bytes.len() - 80;
+    // The number of the last block, and the checksum of the one before it.
+    for at in [16, 24] {
+        let mut files = image.files.clone();
+        let frame = &mut files.get_mut(&name).unwrap()[end..];
+        frame[at] ^= 1;
+        for (from, to) in [(64, 72), (72, 80)] {
+            let checksum = xxhash_rust::xxh3::xxh3_64_with_seed(&frame[..from], seed);
+            frame[from..to].copy_from_slice(&checksum.to_le_bytes());
+        }
+        let store = open_whole(&image, files, &format!("field {at}"));
+        assert_eq!(store.stats().recovery.damaged_snapshots, std::slice::from_ref(&name), "field {at}");
+    }
+}
