@@ -86,3 +86,58 @@ impl Policy {
         self.grace.max(self.skew)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(leeway: u64, expired: u64, max_age: Option<u64>) -> Policy {
+        Policy {
+            leeway: Duration::from_secs(leeway),
+            skew: Duration::from_secs(1),
+            grace: Duration::ZERO,
+            expired: Timestamp::from_secs(expired),
+            max_age: max_age.map(Duration::from_secs),
+            tenant_max_age: HashMap::new(),
+            required: Claims::default(),
+        }
+    }
+
+    /// The short way and the long one agree, for every small number there is: what the one lets in, the other does not
+    /// deny; and where age counts for nothing, the short way settles whatever can be settled.
+    #[test]
+    fn a_quick_look_lets_in_what_no_rule_denies() {
+        let (mut admitted, mut denied) = (0, 0);
+        for (leeway, expired, age) in [(0, 0, None), (2, 0, None), (0, 3, None), (2, 3, None), (2, 0, Some(2))] {
+            let policy = policy(leeway, expired, age);
+            for now in 0..8 {
+                for (iat, exp) in (0..10).flat_map(|iat| (0..10).map(move |exp| (iat, exp))) {
+                    let now = Timestamp::from_secs(now);
+                    for credential in [
+                        Credential::new().issued_at_secs(iat).expires_at_secs(exp),
+                        Credential::new().expires_at_secs(exp),
+                        Credential::new().issued_at_secs(iat).auth_time_secs(iat),
+                        Credential::new(),
+                    ] {
+                        let denies = policy.denies(&credential, None, now).is_some();
+                        let admits = policy.surely_admits(&credential, now);
+                        assert!(!(admits && denies), "{credential:?} at {now}, {policy:?}");
+                        assert!(admits || denies || age.is_some(), "{credential:?} at {now}, {policy:?}");
+                        admitted += u32::from(admits);
+                        denied += u32::from(denies);
+                    }
+                }
+            }
+        }
+        assert!(admitted > 1_000 && denied > 1_000, "{admitted} {denied}");
+    }
+
+    #[test]
+    fn age_counts_only_where_it_is_limited() {
+        assert!(!policy(0, 0, None).limits_age());
+        assert!(policy(0, 0, Some(1)).limits_age());
+        let mut policy = policy(0, 0, None);
+        policy.tenant_max_age.insert("acme".into(), Duration::from_secs(1));
+        assert!(policy.limits_age());
+    }
+}

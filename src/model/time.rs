@@ -260,5 +260,17 @@ mod tests {
         let time = Timestamp::from_nanos(1_700_000_000_123_456_789);
         assert_eq!(Timestamp::from(SystemTime::from(time)), time);
         assert_eq!(Timestamp::from(UNIX_EPOCH - Duration::from_secs(1)), Timestamp::MIN);
+        // The last time that there is, one more nanosecond, and more by far.
+        let last = Duration::from_nanos(u64::MAX);
+        for beyond in [last, last + Duration::from_nanos(1), last + Duration::from_secs(1 << 40)] {
+            assert_eq!(Timestamp::from(UNIX_EPOCH + beyond), Timestamp::MAX);
+            assert_eq!(Timestamp::MIN.saturating_add(beyond), Timestamp::MAX);
+        }
+        let before = last - Duration::from_nanos(1);
+        assert_eq!(Timestamp::from(UNIX_EPOCH + before), Timestamp::from_nanos(u64::MAX - 1));
+        assert_eq!(
+            format!("{:?} {:?}", Retention::from_secs(1), Retention::FOR_GOOD),
+            "1970-01-01T00:00:01.000Z for good"
+        );
     }
 }

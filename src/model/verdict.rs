@@ -198,3 +198,40 @@ impl fmt::Display for Cause {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::subject::Kind;
+    use super::*;
+
+    #[test]
+    fn what_people_read() {
+        let at = Timestamp::from_nanos(1_700_000_000_123_000_000);
+        let subject = Some(Shape { kind: Kind::User, in_tenant: true, at_issuer: false });
+        let denial = |effect, since| Denial { subject, effect, since, reason: Reason::Offboarding };
+        let read = [
+            (Verdict::Clear.to_string(), "clear"),
+            (Verdict::Unknown(Cause::Closed).to_string(), "unknown: the store is closed"),
+            (
+                Verdict::Revoked(denial(Effect::Disabled, Some(at))).to_string(),
+                "revoked: user in tenant disabled since 2023-11-14T22:13:20.123Z (offboarding)",
+            ),
+            (denial(Effect::Revoked, None).to_string(), "user in tenant revoked"),
+            (Denial::of_policy(Effect::Expired).to_string(), "expired"),
+            (Effect::Reauthenticate { epoch: at }.to_string(), "must log in again"),
+            (Effect::Reissue { epoch: at }.to_string(), "needs a fresh token"),
+            (Effect::TooOld { limit: Duration::from_secs(900) }.to_string(), "older than 15m"),
+            (Effect::FromTheFuture.to_string(), "issued in the future"),
+            (Cause::MissingClaim(Claim::Tenant).to_string(), "the credential lacks the required claim tenant"),
+            (Cause::MalformedClaim(Claim::IssuedAt).to_string(), "the credential's iat is malformed"),
+            (Cause::ForeignTenant.to_string(), "the credential names another tenant"),
+            (Cause::Clock.to_string(), "the wall clock is behind a time already seen"),
+            (at.to_string(), "2023-11-14T22:13:20.123Z"),
+            (format!("{at:?}"), "2023-11-14T22:13:20.123Z"),
+            (Timestamp::MAX.to_string(), "for good"),
+        ];
+        for (said, wanted) in read {
+            assert_eq!(said, wanted);
+        }
+    }
+}
