@@ -235,6 +235,8 @@ impl BorneOutTime {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     const T0: u64 = 1_700_000_000;
@@ -245,6 +247,30 @@ mod tests {
 
     fn advance(time: &mut BorneOutTime, wall: u64, boot: u64) -> u64 {
         time.advance(Timestamp::from_secs(wall), Duration::from_secs(boot)).as_secs()
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the system's clocks are what is tested")]
+    fn the_systems_clocks_tell_the_time() {
+        let clock = SystemClock::new();
+        let (before, boot, start) = (std::time::SystemTime::now(), clock.boot(), std::time::Instant::now());
+        let (wall, coarse) = (SystemTime::from(clock.wall()), SystemTime::from(clock.coarse_wall()));
+        let after = std::time::SystemTime::now();
+        assert!(before <= wall && wall <= after, "{before:?} {wall:?} {after:?}");
+        let tick = Duration::from_millis(100);
+        assert!(before - tick <= coarse && coarse <= after, "{before:?} {coarse:?} {after:?}");
+        while start.elapsed() < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+        assert!(clock.boot() >= boot + Duration::from_millis(2), "it goes on");
+        assert_eq!(clock.boot_id(), SystemClock::new().boot_id(), "one number for one boot");
+        #[cfg(target_os = "linux")]
+        {
+            let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+            let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+            assert!((boot.as_secs_f64() - uptime).abs() < 10.0, "{boot:?}, {uptime}");
+            assert!(clock.boot_id() > 1 << 32, "{:x}", clock.boot_id());
+        }
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(crate) struct Journal {
     mark: Mark,
     written: Position,
     synced: Position,
-    /// Bytes of frames written since the journal was opened.
+    /// Bytes of frames written since the journal was opened, or has healed.
     bytes_written: u64,
     frame: Vec<u8>,
 }
@@ -108,7 +108,7 @@ pub(crate) enum AppendError {
 }
 
 impl Journal {
-    /// Bytes of frames written since the journal was opened.
+    /// Bytes of frames written since the journal was opened, or has healed.
     pub(crate) fn bytes_written(&self) -> u64 {
         self.bytes_written
     }
@@ -185,8 +185,7 @@ impl Journal {
         // The spare segment is removed with all that is temporary.
         let tidy = || read.tidy(Arc::clone(&self.storage), self.segment_bytes, reading);
         let healed = self.spare.gone_while(tidy)?;
-        let (spare, bytes_written) = (self.spare.clone(), self.bytes_written);
-        *self = Self { spare, bytes_written, ..healed };
+        *self = Self { spare: self.spare.clone(), ..healed };
         self.rotate(0, reading)
             .map_err(|(AppendError::NotWritten(error) | AppendError::Poisoned(error))| RecoveryError::File(error))
     }

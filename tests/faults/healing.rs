@@ -188,6 +188,15 @@ fn a_segment_is_kept_in_reserve_for_when_there_is_no_room() {
     assert!(store.maintain().snapshot.unwrap().is_ok());
     store.maintain();
     assert!(disk.files().contains_key("spare.tmp"), "there is a reserve again");
+    // And it is used, also after the store has healed from something worse.
+    disk.fail_at(disk.operations() + 1, ErrorKind::Other, false);
+    assert!(revoke(&store, "fails").is_err() && store.stats().write_error.is_some());
+    store.snapshot().unwrap();
+    store.maintain();
+    shut.store(true, Ordering::Relaxed);
+    let again = (0..200).take_while(|index| revoke(&store, &format!("again-{index}")).is_ok()).count();
+    assert!(again > 40, "{again}");
+    shut.store(false, Ordering::Relaxed);
     let after = open(&disk.crash_image(0)).unwrap();
     assert!((0..=acknowledged).all(|index| is_denied(&after, &format!("token-{index}"))));
 }

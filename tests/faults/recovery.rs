@@ -651,3 +651,79 @@ fn a_block_out_of_its_place_is_damage() {
         assert_eq!(store.stats().recovery.damaged_snapshots, std::slice::from_ref(&name), "field {at}");
     }
 }
+
+/// `MARK` is written by maintenance where there is news, and by closing; what it says is how far the log is on disk.
+#[test]
+fn the_mark_follows_the_log() {
+    let clock = ManualClock::at(Timestamp::from_secs(START_SECS));
+    let disk = MemoryStorage::new();
+    let store = options().clock(clock.clone()).open_on(Arc::new(disk.clone())).unwrap();
+    let field =
+        |at: usize| disk.files().get("MARK").map(|mark| u64::from_le_bytes(mark[at..at + 8].try_into().unwrap()));
+    let (batch, wall) = (|| field(48), || field(72).map(|nanos| nanos / 1_000_000_000));
+    revoke(&store, "a").unwrap();
+    assert_eq!(batch(), None);
+    store.maintain();
+    assert_eq!((batch(), wall()), (Some(1), Some(START_SECS)));
+    for count in 2..5 {
+        revoke(&store, &token(count)).unwrap();
+        store.maintain();
+        assert_eq!(batch(), Some(count as u64));
+    }
+    // Where there is nothing new it tells the time, once a minute.
+    let operations = disk.operations();
+    clock.advance(Duration::from_secs(59));
+    store.maintain();
+    assert_eq!((disk.operations(), wall()), (operations, Some(START_SECS)));
+    clock.advance(Duration::from_secs(1));
+    store.maintain();
+    assert_eq!((disk.operations(), wall()), (operations + 1, Some(START_SECS + 60)));
+    revoke(&store, "last").unwrap();
+    store.close().unwrap();
+    assert_eq!(batch(), Some(5));
+    assert_eq!(open(&disk.crash_image(0)).unwrap().stats().recovery.marked_batch, Some(5), "and it is on disk");
+}
+
+/// It is evidence, and not needed: one that is torn, too long, or gone vouches for nothing.
+#[test]
+fn a_mark_that_says_nothing_is_as_good_as_none() {
+    let image = Image::closed(6, &[]);
+    let with = |mark: Option<Vec<u8>>| {
+        let mut files = image.files.clone();
+        files.remove("MARK");
+        files.extend(mark.map(|mark| ("MARK".to_owned(), mark)));
+        open_whole(&image, files, "MARK").stats().recovery.marked_batch
+    };
+    let mark = &image.files["MARK"];
+    assert_eq!(with(Some(mark.clone())), Some(6));
+    assert_eq!(with(None), None);
+    for len in [0, 1, 127, 129, 10_000] {
+        let mut mark = mark.clone();
+        mark.resize(len, 0);
+        assert_eq!(with(Some(mark)), None, "{len} bytes");
+    }
+}
+
+/// Everything that is read of a sound store is needed: no failed read is passed over.
+#[test]
+fn every_failed_read_is_an_error() {
+    for image in [Image::closed(4, &[]), Image::closed(75, &[20, 50])] {
+        let reads = {
+            let disk = MemoryStorage::from_files(image.files.clone());
+            drop(open(&disk).unwrap());
+            disk.reads()
+        };
+        let mut refused = 0;
+        for read in 0..reads {
+            let disk = MemoryStorage::from_files(image.files.clone());
+            disk.fail_read_at(read, ErrorKind::Other, false);
+            match open(&disk) {
+                Err(OpenError::Recovery(RecoveryError::File(_))) => refused += 1,
+                // Once open, MARK is looked for when it is first written.
+                Ok(_) => assert!(read + 1 == reads, "read {read} of {reads}"),
+                Err(error) => panic!("read {read}: {error}"),
+            }
+        }
+        assert!(refused >= reads - 1 && refused > 10, "{refused} of {reads}");
+    }
+}
