@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bincode::config::{Configuration, Limit};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{ACTOR_BYTES_MAX, Digest, Entry, ID_BYTES_MAX, Item, Locator, Retention, Row, Rows, Timestamp};
@@ -137,6 +138,67 @@ fn check(record: &Record) -> Result<(), DecodeError> {
             false => Err(DecodeError::NotCanonical("tenants out of order")),
         },
     }
+}
+
+/// The longest encoded message between replicas in bytes: the longest record fits in, and a page of rows.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Appends an encoded message, which may not be longer than [`MESSAGE_BYTES_MAX`].
+pub(crate) fn encode_message<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let start = out.len();
+    let written = bincode::serde::encode_into_std_write(message, out, bincode::config::standard());
+    match written {
+        Ok(bytes) if bytes <= MESSAGE_BYTES_MAX => Ok(()),
+        _ => {
+            out.truncate(start);
+            Err(EncodeError { bytes: written.unwrap_or(0) })
+        }
+    }
+}
+
+/// Decodes a message, which must use up the bytes.
+pub(crate) fn decode_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let malformed = |what: String| DecodeError::Malformed(what);
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(malformed(format!("{} bytes long", bytes.len())));
+    }
+    let config = bincode::config::standard().with_limit::<{ MESSAGE_BYTES_MAX * 8 }>();
+    let (message, used) =
+        bincode::serde::decode_from_slice(bytes, config).map_err(|error| malformed(error.to_string()))?;
+    if used == bytes.len() { Ok(message) } else { Err(malformed("bytes after the end".to_owned())) }
+}
+
+/// Appends entries of both sorts: the length of the rows in bytes, the rows, the other entries.
+///
+/// # Errors
+/// When one of them is longer than [`RECORD_BYTES_MAX`]; `out` is as it was.
+pub(crate) fn encode_entries(rows: &Rows, items: &[Item], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    encode_rows(&rows.actors, &rows.rows, out);
+    let length = u32::try_from(out.len() - start - 4).map_err(|_| EncodeError { bytes: out.len() })?;
+    if let Some(place) = out.get_mut(start..start + 4) {
+        place.copy_from_slice(&length.to_le_bytes());
+    }
+    for item in items {
+        encode(&Record::Entry(item.clone()), out).inspect_err(|_| out.truncate(start))?;
+    }
+    Ok(())
+}
+
+/// Decodes entries of both sorts, which must use up the bytes.
+pub(crate) fn decode_entries(mut bytes: &[u8]) -> Result<(Rows, Vec<Item>), DecodeError> {
+    let length = take(&mut bytes).map(u32::from_le_bytes).and_then(|length| usize::try_from(length).ok());
+    let rows = length.and_then(|length| bytes.split_at_checked(length));
+    let (rows, records) = rows.ok_or_else(|| DecodeError::Malformed("no rows".to_owned()))?;
+    let rows = decode_rows(rows)?;
+    let mut items = Vec::new();
+    let mut only_entries = true;
+    decode_all(records, |record| match record {
+        Record::Entry(item) => items.push(item),
+        Record::Limits(_) => only_entries = false,
+    })?;
+    if only_entries { Ok((rows, items)) } else { Err(DecodeError::NotCanonical("limits among entries")) }
 }
 
 /// One row, in the order of its fields.

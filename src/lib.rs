@@ -81,6 +81,7 @@ mod denylist;
 mod journal;
 pub mod manual;
 mod model;
+mod replication;
 pub mod storage;
 mod store;
 mod sync;
@@ -92,10 +93,12 @@ pub use model::{
     ID_BYTES_MAX, InitiatingEntity, InvalidRevocation, InvalidSubject, Key, KeyId, Kind, LocalSubject, NOTE_BYTES_MAX,
     NumericDate, Reason, Revocation, SPARED_SESSIONS_MAX, Shape, Subject, Timestamp, Verdict,
 };
+pub use replication::{ClusterId, Freshness, NodeId, Rejected, Replication, Transmit};
 pub use store::{
     Acknowledgement, CloseError, CopyError, Durability, Explanation, Fact, MaintenanceReport, OpenError, Options,
-    Pending, Receipt, SalvageError, SalvageReport, SnapshotError, SnapshotReport, Stats, Store, TenantStore,
-    Verification, VerifyError, WriteError, salvage, salvage_on, verify, verify_on,
+    PeerStats, Pending, Position, Receipt, Replica, ReplicaStats, ReplicateError, SalvageError, SalvageReport,
+    SnapshotError, SnapshotReport, Stats, Store, TenantStore, Verification, VerifyError, WriteError, salvage,
+    salvage_on, verify, verify_on,
 };
 
 /// The README's examples are tests.

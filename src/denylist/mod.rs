@@ -7,6 +7,7 @@
 //! Nothing here reads a clock: what may be forgotten is the caller's question.
 
 mod actors;
+mod digests;
 mod filter;
 mod narrow;
 
@@ -19,10 +20,13 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 
 use crate::model::{
-    Credential, Denial, Digest, Entry, Item, Kind, Locator, NarrowEntry, Row, Rows, Shape, Timestamp, WideEntry,
+    Bin, ContentHasher, Credential, Denial, Digest, Entry, Epochs, Fingerprint, Item, Kind, Locator, NarrowEntry, Node,
+    Row, Rows, Shape, Sum, Timestamp, WideEntry,
 };
 use crate::sync::Mutex;
 use actors::Actors;
+pub(crate) use digests::EndOfWide;
+use digests::{Digests, EntryRef};
 use filter::Filter;
 pub(crate) use filter::View as FilterView;
 use narrow::{Crowded, NarrowTable};
@@ -110,6 +114,29 @@ pub(crate) struct Denylist {
     structure: Mutex<Structure>,
 }
 
+/// Some entries of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) rows: Rows,
+    pub(crate) items: Vec<Item>,
+    /// The locator of the next entry, if there are more.
+    pub(crate) more: Option<Locator>,
+    last: Option<Locator>,
+}
+
+/// An entry that is visited.
+struct Held<'a> {
+    locator: Locator,
+    hash: u128,
+    entry: Found<'a>,
+}
+
+enum Found<'a> {
+    Row(&'a Row),
+    Lifted(&'a Narrow, Digest),
+    Wide(&'a Wide, Digest),
+}
+
 /// What every check reads and few writes change, in cache lines of its own.
 #[repr(align(128))]
 struct ReadMostly {
@@ -123,6 +150,8 @@ struct ReadMostly {
 #[derive(Debug, Default)]
 struct Structure {
     actors: Actors,
+    /// What replicas compare, where there are any.
+    digests: Option<Digests>,
 }
 
 impl Denylist {
@@ -218,11 +247,15 @@ impl Denylist {
             Entry::Wide(entry) => match self.wide.entry(digest) {
                 Slot::Occupied(mut slot) => {
                     let slot = slot.get_mut();
+                    structure.subtract(&digest, slot.locator, EntryRef::Wide(&slot.entry, slot.scope));
                     slot.entry.join(entry);
+                    structure.add(&digest, slot.locator, EntryRef::Wide(&slot.entry, slot.scope));
                     slot.label = slot.label.take().max(label);
                     false
                 }
                 Slot::Vacant(slot) => {
+                    structure.add(&digest, locator, EntryRef::Wide(&entry, scope));
+                    structure.add_other(locator, digest);
                     slot.insert(Wide { entry, locator, shape, scope, label });
                     true
                 }
@@ -241,12 +274,17 @@ impl Denylist {
             && self.read.lifted.load(Ordering::Relaxed) > 0
             && let Some(mut slot) = self.lifted.get_mut(&digest)
         {
+            structure.subtract(&digest, slot.locator, EntryRef::Narrow(&slot.entry));
             slot.entry.join(narrow.entry);
+            structure.add(&digest, slot.locator, EntryRef::Narrow(&slot.entry));
             return false;
         }
         if let Some(row) = &known {
-            narrow.entry.join(structure.entry(row));
+            let before = structure.entry(row);
+            structure.subtract(&digest, row.locator, EntryRef::Narrow(&before));
+            narrow.entry.join(before);
         }
+        structure.add(&digest, narrow.locator, EntryRef::Narrow(&narrow.entry));
         let Narrow { entry, locator, shape } = &narrow;
         let actor = match &entry.cause.actor {
             Some(actor) => structure.actors.acquire(actor, 1),
@@ -258,6 +296,7 @@ impl Denylist {
             if let Some(actor) = actor {
                 structure.actors.release(actor);
             }
+            structure.add_other(narrow.locator, digest);
             self.lifted.insert(digest, narrow);
             self.read.lifted.fetch_add(1, Ordering::Release);
         }
@@ -295,6 +334,8 @@ impl Denylist {
             let table = narrow::table_of(rows);
             let Some(first) = rows.first() else { continue };
             let mut structure = self.structure.lock();
+            // Where sums are kept, each row has to be added to them.
+            let table = table.filter(|_| structure.digests.is_none());
             let is_adopted = table.is_some_and(|table| self.narrow.adopt(narrow::shard_of(first.locator), table));
             if is_adopted {
                 count_by_shape(rows).into_iter().for_each(|(shape, count)| self.count_up(shape, count));
@@ -380,7 +421,7 @@ impl Denylist {
         for shard in 0..narrow::SHARDS {
             let mut structure = self.structure.lock();
             let gone = self.narrow.forget(shard, ended);
-            gone.iter().for_each(|row| structure.actors.release(row.actor));
+            gone.iter().for_each(|row| structure.release(row));
             count_by_shape(&gone).into_iter().for_each(|(shape, count)| self.count_down(shape, count));
             forgotten += gone.len();
         }
@@ -388,7 +429,9 @@ impl Denylist {
             &self.lifted,
             &self.structure,
             |slot| slot.entry.until.end() < ended,
-            |slot| {
+            |structure, digest, slot| {
+                structure.subtract(digest, slot.locator, EntryRef::Narrow(&slot.entry));
+                structure.remove_other(slot.locator, *digest);
                 self.read.lifted.fetch_sub(1, Ordering::Release);
                 self.count_down(slot.shape, 1);
             },
@@ -397,11 +440,149 @@ impl Denylist {
             &self.wide,
             &self.structure,
             |slot| over(&slot.entry, slot.scope),
-            |slot| {
+            |structure, digest, slot| {
+                structure.subtract(digest, slot.locator, EntryRef::Wide(&slot.entry, slot.scope));
+                structure.remove_other(slot.locator, *digest);
                 self.count_down(slot.shape, 1);
             },
         );
         forgotten
+    }
+
+    /// From here on the sums are kept that replicas compare. Writers wait while those of what is there are added up.
+    pub(crate) fn keep_sums(&self, hasher: ContentHasher, end_of_wide: EndOfWide) {
+        let mut structure = self.structure.lock();
+        let mut digests = Digests::new(hasher, end_of_wide);
+        for shard in 0..narrow::SHARDS {
+            let mut rows = Vec::new();
+            self.narrow.rows(shard, &mut rows);
+            for row in rows {
+                digests.add(&{ row.digest }, row.locator, EntryRef::Narrow(&structure.entry(&row)));
+            }
+        }
+        for slot in &self.lifted {
+            digests.add(slot.key(), slot.locator, EntryRef::Narrow(&slot.entry));
+            digests.add_other(slot.locator, *slot.key());
+        }
+        for slot in &self.wide {
+            digests.add(slot.key(), slot.locator, EntryRef::Wide(&slot.entry, slot.scope));
+            digests.add_other(slot.locator, *slot.key());
+        }
+        structure.digests = Some(digests);
+    }
+
+    /// The sum of all entries that end in a bin or later.
+    pub(crate) fn root(&self, cutoff: Bin) -> Sum {
+        self.structure.lock().digests.as_ref().map_or_else(Sum::default, |digests| digests.root(cutoff))
+    }
+
+    /// The sums of the children of a node, of what ends in a bin or later.
+    pub(crate) fn children(&self, node: Node, cutoff: Bin) -> [Sum; Node::CHILDREN] {
+        let structure = self.structure.lock();
+        let kept = structure.digests.as_ref().and_then(|digests| digests.children(node, cutoff));
+        kept.unwrap_or_else(|| {
+            let mut children = [Sum::default(); Node::CHILDREN];
+            self.visit(&structure, (node, node.first(), cutoff), |held| {
+                if let Some(child) = children.get_mut(node.child_of(held.locator)) {
+                    child.add(Sum::of(held.hash));
+                }
+                true
+            });
+            children
+        })
+    }
+
+    /// The entries of a node that end in a bin or later, from a locator on, as far as they are `wanted`. It stops when
+    /// they take some `bytes`, and then says with which locator to go on.
+    pub(crate) fn page(
+        &self,
+        node: Node,
+        from: Locator,
+        cutoff: Bin,
+        bytes: usize,
+        wanted: impl Fn(Fingerprint) -> bool,
+    ) -> Page {
+        let mut page = Page::default();
+        let mut room = bytes;
+        let structure = self.structure.lock();
+        self.visit(&structure, (node, from, cutoff), |held| {
+            // Those of one locator stay together.
+            if room == 0 && page.last != Some(held.locator) {
+                page.more = Some(held.locator);
+                return false;
+            }
+            page.last = Some(held.locator);
+            if wanted(Fingerprint::of(held.hash)) {
+                let taken = match held.entry {
+                    Found::Row(row) => {
+                        page.rows.rows.push(*row);
+                        size_of::<Row>()
+                    }
+                    Found::Lifted(slot, digest) => {
+                        page.items.push(slot.item(digest));
+                        size_of::<Item>()
+                    }
+                    Found::Wide(slot, digest) => {
+                        page.items.push(slot.item(digest));
+                        let epochs = [&slot.entry.reauthenticate, &slot.entry.reissue];
+                        let spared = epochs.into_iter().flat_map(Epochs::iter).map(|mark| mark.spared.len() * 16 + 64);
+                        size_of::<Item>() + spared.sum::<usize>()
+                    }
+                };
+                room = room.saturating_sub(taken);
+            }
+            true
+        });
+        page.rows.actors = structure.renumber(&mut page.rows.rows);
+        page
+    }
+
+    /// Visits the entries of a node that end in a bin or later, from a locator on and in the order of their locators, until
+    /// `visit` says no.
+    fn visit(
+        &self,
+        structure: &Structure,
+        (node, from, cutoff): (Node, Locator, Bin),
+        mut visit: impl FnMut(Held<'_>) -> bool,
+    ) {
+        let Some(digests) = &structure.digests else { return };
+        let (first, last) = (from.max(node.first()), node.last());
+        let mut others = digests.others(first, last).peekable();
+        let mut goes_on = true;
+        self.narrow.for_each_in(first, last, |row| {
+            while goes_on && let Some((locator, digest)) = others.next_if(|(locator, _)| *locator <= { row.locator }) {
+                goes_on = self.visit_other(digests, locator, digest, cutoff, &mut visit);
+            }
+            let entry = structure.entry(row);
+            let reference = EntryRef::Narrow(&entry);
+            if goes_on && digests.bin(reference) >= cutoff {
+                let hash = digests.hash(&{ row.digest }, reference);
+                goes_on = visit(Held { locator: row.locator, hash, entry: Found::Row(row) });
+            }
+            goes_on
+        });
+        while goes_on && let Some((locator, digest)) = others.next() {
+            goes_on = self.visit_other(digests, locator, digest, cutoff, &mut visit);
+        }
+    }
+
+    fn visit_other(
+        &self,
+        digests: &Digests,
+        locator: Locator,
+        digest: Digest,
+        cutoff: Bin,
+        visit: &mut impl FnMut(Held<'_>) -> bool,
+    ) -> bool {
+        if let Some(slot) = self.wide.get(&digest) {
+            let entry = EntryRef::Wide(&slot.entry, slot.scope);
+            let held = || Held { locator, hash: digests.hash(&digest, entry), entry: Found::Wide(&slot, digest) };
+            return digests.bin(entry) < cutoff || visit(held());
+        }
+        let Some(slot) = self.lifted.get(&digest) else { return true };
+        let entry = EntryRef::Narrow(&slot.entry);
+        let held = || Held { locator, hash: digests.hash(&digest, entry), entry: Found::Lifted(&slot, digest) };
+        digests.bin(entry) < cutoff || visit(held())
     }
 
     /// Whether the filter is too small for what it holds, or holds much that is gone.
@@ -457,6 +638,39 @@ impl Structure {
         row.entry(self.actors.get(row.actor).cloned())
     }
 
+    fn add(&mut self, digest: &Digest, locator: Locator, entry: EntryRef<'_>) {
+        if let Some(digests) = &mut self.digests {
+            digests.add(digest, locator, entry);
+        }
+    }
+
+    fn subtract(&mut self, digest: &Digest, locator: Locator, entry: EntryRef<'_>) {
+        if let Some(digests) = &mut self.digests {
+            digests.subtract(digest, locator, entry);
+        }
+    }
+
+    fn add_other(&mut self, locator: Locator, digest: Digest) {
+        if let Some(digests) = &mut self.digests {
+            digests.add_other(locator, digest);
+        }
+    }
+
+    fn remove_other(&mut self, locator: Locator, digest: Digest) {
+        if let Some(digests) = &mut self.digests {
+            digests.remove_other(locator, digest);
+        }
+    }
+
+    /// A row is gone from the table.
+    fn release(&mut self, row: &Row) {
+        if self.digests.is_some() {
+            let entry = self.entry(row);
+            self.subtract(&{ row.digest }, row.locator, EntryRef::Narrow(&entry));
+        }
+        self.actors.release(row.actor);
+    }
+
     /// Numbers the actors of rows among themselves.
     fn renumber(&self, rows: &mut [Row]) -> Vec<Arc<str>> {
         let mut actors = Vec::new();
@@ -484,14 +698,14 @@ fn remove<T>(
     map: &Map<T>,
     structure: &Mutex<Structure>,
     is_over: impl Fn(&T) -> bool,
-    mut removed: impl FnMut(&T),
+    mut removed: impl FnMut(&mut Structure, &Digest, &T),
 ) -> usize {
     let gone: Vec<Digest> = map.iter().filter(|slot| is_over(slot.value())).map(|slot| *slot.key()).collect();
     let mut count = 0;
     for digests in gone.chunks(REMOVED_AT_ONCE) {
-        let _structure = structure.lock();
-        for (_, slot) in digests.iter().filter_map(|digest| map.remove_if(digest, |_, slot| is_over(slot))) {
-            removed(&slot);
+        let mut structure = structure.lock();
+        for (digest, slot) in digests.iter().filter_map(|digest| map.remove_if(digest, |_, slot| is_over(slot))) {
+            removed(&mut structure, &digest, &slot);
             count += 1;
         }
     }

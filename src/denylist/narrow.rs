@@ -207,6 +207,23 @@ impl NarrowTable {
         }
     }
 
+    /// Visits the rows with locators in a range, in their order, until `visit` says no.
+    pub(super) fn for_each_in(&self, first: Locator, last: Locator, mut visit: impl FnMut(&Row) -> bool) {
+        for (index, shard) in
+            (shard_of(first)..).zip(self.shards.get(shard_of(first)..=shard_of(last)).unwrap_or_default())
+        {
+            let shard = shard.0.read();
+            // A row is never before its home.
+            let start = if index == shard_of(first) { shard.home(first) } else { 0 };
+            let rows = shard.rows.get(start..).unwrap_or_default().iter().filter(|row| !row.is_vacant());
+            for row in rows.skip_while(|row| { row.locator } < first) {
+                if { row.locator } > last || !visit(row) {
+                    return;
+                }
+            }
+        }
+    }
+
     /// The locator of every row of these shards, in rising order.
     pub(super) fn for_each_locator(&self, shards: Range<usize>, mut visit: impl FnMut(Locator)) {
         for shard in self.shards.get(shards).unwrap_or_default() {

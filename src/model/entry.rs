@@ -46,6 +46,32 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// The least entry that is at least both. Entries of different sorts are of different subjects, and are not joined.
+    pub(crate) fn joined_with(mut self, other: Self) -> Self {
+        match (&mut self, other) {
+            (Self::Narrow(entry), Self::Narrow(other)) => entry.join(other),
+            (Self::Wide(entry), Self::Wide(other)) => entry.join(other),
+            _ => {}
+        }
+        self
+    }
+
+    /// The entry without what it would undo, where this is known: joined in, it un-denies nothing.
+    pub(crate) fn without_undoing(&self, known: Option<&Self>) -> Self {
+        let mut entry = self.clone();
+        match (&mut entry, known) {
+            (Self::Narrow(entry), Some(Self::Narrow(known))) => entry.lifted = entry.lifted.min(known.lifted),
+            (Self::Wide(entry), Some(Self::Wide(known))) => {
+                entry.lifted = entry.lifted.min(known.lifted);
+                entry.enabled = entry.enabled.min(known.enabled);
+            }
+            _ => {}
+        }
+        entry
+    }
+}
+
 /// An entry, and the subject it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Item {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_secret;
 use zeroize::Zeroize;
 
+use super::content::{CONTENT_SECRET_BYTES, ContentHasher};
 use super::subject::{Id, Kind, Subject};
 
 /// Changes whenever the bytes that are digested change.
@@ -170,6 +171,7 @@ pub(crate) struct Keyring {
     locator_secret: [u8; LOCATOR_SECRET_BYTES],
     /// One odd number per role that a part can have in a locator.
     locator_salts: [u64; ROLES],
+    content: ContentHasher,
     id: KeyId,
 }
 
@@ -198,6 +200,7 @@ impl Keyring {
             digest_key: [0; 32],
             locator_secret: [0; LOCATOR_SECRET_BYTES],
             locator_salts: [0; ROLES],
+            content: ContentHasher::new([0; CONTENT_SECRET_BYTES]),
             id: KeyId([0; 16]),
         };
         derive("rescind 2026-11 digest key", &mut ring.digest_key);
@@ -207,6 +210,10 @@ impl Keyring {
             derive(&format!("rescind 2026-11 locator salt {index}"), &mut bytes);
             *salt = u64::from_le_bytes(bytes) | 1;
         }
+        let mut content = [0; CONTENT_SECRET_BYTES];
+        derive("rescind 2026-11 content secret", &mut content);
+        ring.content = ContentHasher::new(content);
+        content.zeroize();
         let mut id = [0; 16];
         derive("rescind 2026-11 key id", &mut id);
         ring.id = KeyId(id);
@@ -215,6 +222,11 @@ impl Keyring {
 
     pub(crate) const fn id(&self) -> KeyId {
         self.id
+    }
+
+    /// What replicas hash entries with, to compare what they hold.
+    pub(crate) fn content_hasher(&self) -> ContentHasher {
+        self.content.clone()
     }
 
     /// What an id adds to the locator of a subject of a kind, given by its number. A credential hashes every text once,

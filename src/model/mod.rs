@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock or a file, takes a lock or starts a thread: time is an argument.
 
+mod content;
 mod credential;
 mod entry;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod subject;
 mod time;
 mod verdict;
 
+pub(crate) use content::{Bin, ContentHasher, Fingerprint, Node, Sum};
 pub(crate) use credential::Claims;
 pub use credential::{Claim, Credential, Groups};
 pub(crate) use entry::{Cause as EntryCause, Entry, Epochs, Item, Mark, NarrowEntry, WideEntry};

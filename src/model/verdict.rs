@@ -88,6 +88,10 @@ pub enum Cause {
     ForeignTenant,
     /// The wall clock is behind a time that this store has already seen, so ages cannot be judged.
     Clock,
+    /// This replica has not held all that its peers hold since it was started.
+    Bootstrapping,
+    /// This replica has not heard for too long whether anything was revoked elsewhere.
+    Stale,
     /// The store was closed.
     Closed,
 }
@@ -194,6 +198,8 @@ impl fmt::Display for Cause {
             Self::MalformedClaim(claim) => write!(f, "the credential's {claim} is malformed"),
             Self::ForeignTenant => f.write_str("the credential names another tenant"),
             Self::Clock => f.write_str("the wall clock is behind a time already seen"),
+            Self::Bootstrapping => f.write_str("this replica has not caught up with its peers yet"),
+            Self::Stale => f.write_str("this replica has not heard from its peers for too long"),
             Self::Closed => f.write_str("the store is closed"),
         }
     }
@@ -225,6 +231,8 @@ mod tests {
             (Cause::MissingClaim(Claim::Tenant).to_string(), "the credential lacks the required claim tenant"),
             (Cause::MalformedClaim(Claim::IssuedAt).to_string(), "the credential's iat is malformed"),
             (Cause::ForeignTenant.to_string(), "the credential names another tenant"),
+            (Cause::Bootstrapping.to_string(), "this replica has not caught up with its peers yet"),
+            (Cause::Stale.to_string(), "this replica has not heard from its peers for too long"),
             (Cause::Clock.to_string(), "the wall clock is behind a time already seen"),
             (at.to_string(), "2023-11-14T22:13:20.123Z"),
             (format!("{at:?}"), "2023-11-14T22:13:20.123Z"),

@@ -211,7 +211,9 @@ impl Shared {
     /// Whether "nothing denies it" may not be enough to let it in.
     #[inline]
     fn is_doubtful(&self, presented: Presented<'_>) -> bool {
-        self.is_closed() || !presented.credential.is_whole(self.policy.required)
+        self.is_closed()
+            || !presented.credential.is_whole(self.policy.required)
+            || self.gate.doubt(|| self.clock.boot()).is_some()
     }
 
     /// What entries and rules say of a credential.
@@ -241,6 +243,9 @@ impl Shared {
     fn doubt(&self, presented: Presented<'_>) -> Option<Cause> {
         if self.is_closed() {
             return Some(Cause::Closed);
+        }
+        if let Some(cause) = self.gate.doubt(|| self.clock.boot()) {
+            return Some(cause);
         }
         let malformed = presented.credential.malformed_claim().map(Cause::MalformedClaim);
         let missing = || self.policy.missing_claim(presented.credential, presented.supplied.is_some());

@@ -33,6 +33,8 @@ pub(super) struct Commit {
     pub(super) denials: usize,
     pub(super) audits: Vec<AuditRecord>,
     pub(super) duty: Duty,
+    /// Whether it was submitted here, and not by a peer.
+    pub(super) is_own: bool,
 }
 
 #[derive(Debug)]
@@ -235,10 +237,8 @@ impl Run {
 
     fn acknowledge(&self, commit: Commit, result: Result<Acknowledgement, Arc<FileError>>) {
         let changed = commit.denials + commit.undo.len();
-        if result.is_ok() {
-            for item in commit.undo {
-                self.shared.denylist.join(item);
-            }
+        if result.is_ok() && !commit.undo.is_empty() {
+            self.shared.join_own(commit.undo, commit.is_own);
         }
         if let Some(audit) = &self.audit {
             for mut record in commit.audits {

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::model::{Digest, Timestamp, WideEntry};
+use crate::codec::Limits;
+use crate::model::{Bin, Digest, Timestamp, WideEntry};
 use crate::sync::channel::{RecvTimeoutError, Sender, bounded};
 use crate::sync::thread::{self, JoinHandle};
 
@@ -86,16 +87,26 @@ impl Shared {
     fn forget(&self) -> usize {
         let now = self.reading().wall;
         let kept = self.policy.kept_beyond();
-        let ended = now.saturating_sub(kept).saturating_sub(self.policy.leeway);
-        let over = |entry: &WideEntry, scope: Option<Digest>| {
-            let Some(age) = self.limits.age_in(scope) else { return false };
-            let end = entry.latest().saturating_add(Duration::from_nanos(age)).saturating_add(kept);
-            entry.disabled_since().is_none() && end < now && end != Timestamp::MAX
-        };
+        let mut ended = now.saturating_sub(kept).saturating_sub(self.policy.leeway);
+        let mut wide_ended = now.saturating_sub(kept);
+        if self.replicating.get().is_some() {
+            // Whole bins at a time, so that replicas whose clocks differ hold the same of those that both still hold.
+            ended = Bin::of(ended).start();
+            wide_ended = ended;
+        }
+        let over = |entry: &WideEntry, scope: Option<Digest>| end_of_wide(&self.limits, entry, scope) < wide_ended;
         let forgotten = self.denylist.forget(ended, over);
         self.counters.forgotten.fetch_add(forgotten as u64, Ordering::Relaxed);
         self.counters.forgotten_since_rebuild.fetch_add(forgotten, Ordering::Relaxed);
         forgotten
+    }
+}
+
+/// When a wide entry may be forgotten, but for the time that is added to all.
+pub(super) fn end_of_wide(limits: &Limits, entry: &WideEntry, scope: Option<Digest>) -> Timestamp {
+    match limits.age_in(scope) {
+        Some(age) if entry.disabled_since().is_none() => entry.latest().saturating_add(Duration::from_nanos(age)),
+        _ => Timestamp::MAX,
     }
 }
 

@@ -9,12 +9,14 @@ mod check;
 mod committer;
 mod error;
 mod explain;
+mod lag;
 mod maintenance;
 #[cfg(all(test, shuttle))]
 mod models;
 mod open;
 mod options;
 mod receipt;
+mod replica;
 mod salvage;
 mod snapshot;
 mod stats;
@@ -22,8 +24,8 @@ mod tenant;
 mod write;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::clock::{BorneOutTime, Clock, Reading};
 use crate::codec::Limits;
@@ -41,6 +43,7 @@ pub use explain::{Explanation, Fact};
 pub use maintenance::MaintenanceReport;
 pub use options::{Durability, Options};
 pub use receipt::{Acknowledgement, Pending, Receipt};
+pub use replica::{PeerStats, Position, Replica, ReplicaStats, ReplicateError};
 pub use salvage::{SalvageError, SalvageReport, Verification, VerifyError, salvage, salvage_on, verify, verify_on};
 pub use snapshot::SnapshotReport;
 pub use stats::Stats;
@@ -50,6 +53,7 @@ use auditing::AuditQueue;
 use check::Presented;
 use committer::Message;
 use maintenance::{Maintainer, Retries};
+use replica::{Gate, Replicating};
 use snapshot::Snapshotter;
 use write::Command;
 
@@ -90,6 +94,10 @@ struct Shared {
     /// The latest borne-out time that was seen, in nanoseconds since 1970.
     high_water: AtomicU64,
     closed: AtomicBool,
+    /// Whether, and until when, "nothing denies it" is enough: replicas that have missed something must not say it.
+    gate: Gate,
+    /// Set once the store is a replica.
+    replicating: OnceLock<Arc<Replicating>>,
     retain_labels: bool,
     capacity: usize,
     recovery: RecoveryReport,

@@ -1,7 +1,7 @@
 //! Opening and closing: from files to a running store, and back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::{BorneOutTime, Reading};
@@ -15,6 +15,7 @@ use crate::sync::Mutex;
 use super::committer::{Committer, Message};
 use super::maintenance::{Maintainer, Retries};
 use super::receipt::committer_panicked;
+use super::replica::Gate;
 use super::snapshot::Snapshotter;
 use super::{Acknowledgement, CloseError, Counters, Durability, Engine, OpenError, Options, Shared, Store, auditing};
 
@@ -201,6 +202,8 @@ impl Shared {
             time: Mutex::new(BorneOutTime::start(now, last_reading)),
             high_water: AtomicU64::new(last_reading.map_or(0, |last| last.wall.as_nanos())),
             closed: AtomicBool::new(false),
+            gate: Gate::open(),
+            replicating: OnceLock::new(),
             retain_labels: options.retain_labels,
             capacity: options.capacity,
             recovery,

@@ -132,14 +132,15 @@ impl Engine {
         let (duty, pending) = Duty::new();
         match &self.commits {
             Some(commits) if changed > 0 => {
-                let commit = Commit { payload, undo, denials: denials.len(), audits, duty };
+                let commit = Commit { payload, undo, denials: denials.len(), audits, duty, is_own: true };
                 // If the committer is gone, dropping the commit says so to whoever waits.
                 commits.send(Message::Commit(commit)).ok();
-                shared.denylist.join_all(denials);
+                shared.join_own(denials, true);
                 drop(writing);
             }
             _ => {
-                shared.denylist.join_all(denials.into_iter().chain(undo));
+                denials.append(&mut undo);
+                shared.join_own(denials, true);
                 drop(writing);
                 let acknowledgement = self.acknowledgement;
                 for mut record in audits {
@@ -166,6 +167,16 @@ fn too_large(bytes: usize) -> WriteError {
 }
 
 impl Shared {
+    /// Joins entries into the tables; if they were changed here, the peers are told.
+    pub(super) fn join_own(&self, items: Vec<Item>, is_own: bool) {
+        let replicating = self.replicating.get().filter(|_| is_own && !items.is_empty());
+        let copies = replicating.map(|_| items.clone());
+        self.denylist.join_all(items);
+        if let (Some(replicating), Some(copies)) = (replicating, copies) {
+            replicating.publish(copies);
+        }
+    }
+
     /// Checks a command, and computes its identities.
     fn prepare(&self, command: Command, now: Timestamp) -> Result<Prepared, WriteError> {
         command.validate()?;

@@ -1,0 +1,142 @@
+//! What replicas compare: sums over all entries, kept as entries come and go.
+//!
+//! For each bin, the sums of the 256 nodes of depth two that have entries in it. Sums of wider nodes are added up from
+//! these; of narrower ones, from the entries themselves, which are visited in the order of their locators.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Bound;
+
+use crate::model::{Bin, ContentHasher, Digest, Locator, NarrowEntry, Node, Sum, Timestamp, WideEntry};
+
+/// The nodes of this depth have their sums kept.
+const DEPTH: u8 = 2;
+
+/// When a wide entry may be forgotten, given the tenant it belongs to.
+pub(crate) type EndOfWide = Box<dyn Fn(&WideEntry, Option<Digest>) -> Timestamp + Send + Sync>;
+
+/// An entry, wherever it is kept.
+#[derive(Clone, Copy)]
+pub(crate) enum EntryRef<'a> {
+    Narrow(&'a NarrowEntry),
+    Wide(&'a WideEntry, Option<Digest>),
+}
+
+pub(super) struct Digests {
+    hasher: ContentHasher,
+    end_of_wide: EndOfWide,
+    bins: BTreeMap<Bin, BinSums>,
+    /// The subjects whose entries are in no table that is ordered by locator.
+    others: BTreeSet<(Locator, Digest)>,
+}
+
+#[derive(Default)]
+struct BinSums {
+    total: Sum,
+    /// By the number of the node, in their order.
+    nodes: Vec<(u8, Sum)>,
+}
+
+impl BinSums {
+    fn node(&mut self, number: u8) -> &mut Sum {
+        let place = self.nodes.binary_search_by_key(&number, |(number, _)| *number).unwrap_or_else(|place| {
+            self.nodes.insert(place, (number, Sum::default()));
+            place
+        });
+        match self.nodes.get_mut(place) {
+            Some((_, sum)) => sum,
+            None => &mut self.total,
+        }
+    }
+}
+
+fn number_of(locator: Locator) -> u8 {
+    (locator.as_u64() >> 56) as u8
+}
+
+impl Digests {
+    pub(super) fn new(hasher: ContentHasher, end_of_wide: EndOfWide) -> Self {
+        Self { hasher, end_of_wide, bins: BTreeMap::new(), others: BTreeSet::new() }
+    }
+
+    pub(super) fn hash(&self, digest: &Digest, entry: EntryRef<'_>) -> u128 {
+        match entry {
+            EntryRef::Narrow(entry) => self.hasher.narrow(digest, entry),
+            EntryRef::Wide(entry, _) => self.hasher.wide(digest, entry),
+        }
+    }
+
+    pub(super) fn bin(&self, entry: EntryRef<'_>) -> Bin {
+        Bin::of(match entry {
+            EntryRef::Narrow(entry) => entry.until.end(),
+            EntryRef::Wide(entry, scope) => (self.end_of_wide)(entry, scope),
+        })
+    }
+
+    pub(super) fn add(&mut self, digest: &Digest, locator: Locator, entry: EntryRef<'_>) {
+        let sum = Sum::of(self.hash(digest, entry));
+        let bin = self.bins.entry(self.bin(entry)).or_default();
+        bin.total.add(sum);
+        bin.node(number_of(locator)).add(sum);
+    }
+
+    pub(super) fn subtract(&mut self, digest: &Digest, locator: Locator, entry: EntryRef<'_>) {
+        let sum = Sum::of(self.hash(digest, entry));
+        let bin = self.bin(entry);
+        if let Some(sums) = self.bins.get_mut(&bin) {
+            sums.total.subtract(sum);
+            sums.node(number_of(locator)).subtract(sum);
+            if sums.total.count == 0 {
+                self.bins.remove(&bin);
+            }
+        }
+    }
+
+    pub(super) fn add_other(&mut self, locator: Locator, digest: Digest) {
+        self.others.insert((locator, digest));
+    }
+
+    pub(super) fn remove_other(&mut self, locator: Locator, digest: Digest) {
+        self.others.remove(&(locator, digest));
+    }
+
+    /// The subjects with locators in a range whose entries are in no table that is ordered by locator.
+    pub(super) fn others(&self, first: Locator, last: Locator) -> impl Iterator<Item = (Locator, Digest)> {
+        let least = (first, Digest::from_bytes([0; 16]));
+        let range = self.others.range((Bound::Included(least), Bound::Unbounded));
+        range.copied().take_while(move |(locator, _)| *locator <= last)
+    }
+
+    /// The sum of all that end in this bin or a later one.
+    pub(super) fn root(&self, cutoff: Bin) -> Sum {
+        let mut root = Sum::default();
+        self.bins.range(cutoff..).for_each(|(_, bin)| root.add(bin.total));
+        root
+    }
+
+    /// The sums of a node's children, if they are kept, or can be added up from those that are.
+    pub(super) fn children(&self, node: Node, cutoff: Bin) -> Option<[Sum; Node::CHILDREN]> {
+        if node.depth() >= DEPTH {
+            return None;
+        }
+        let (first, last) = (number_of(node.first()), number_of(node.last()));
+        let mut children = [Sum::default(); Node::CHILDREN];
+        for (_, bin) in self.bins.range(cutoff..) {
+            for (number, sum) in &bin.nodes {
+                if (first..=last).contains(number) {
+                    let child = node.child_of(Locator::from_u64(u64::from(*number) << 56));
+                    if let Some(child) = children.get_mut(child) {
+                        child.add(*sum);
+                    }
+                }
+            }
+        }
+        Some(children)
+    }
+}
+
+impl fmt::Debug for Digests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Digests").field("bins", &self.bins.len()).finish_non_exhaustive()
+    }
+}

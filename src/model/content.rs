@@ -1,0 +1,206 @@
+//! What replicas compare: sums of keyed hashes of entries, by where they are and by when they end.
+//!
+//! The sum of a set of entries does not depend on their order, and an entry is added to it, or taken out, without the
+//! others. Two sets with the same count and the same 128-bit sum are taken to be equal. The hash is keyed: whoever does
+//! not know the key cannot make up entries whose hashes cancel out.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{xxh3_64_with_secret, xxh3_128_with_secret};
+use zeroize::Zeroize;
+
+use super::entry::{Cause, Epochs, NarrowEntry, WideEntry};
+use super::identity::{Digest, Locator};
+use super::time::Timestamp;
+
+/// How long a bin is, in seconds.
+const BIN_SECS: u64 = 900;
+pub(crate) const CONTENT_SECRET_BYTES: usize = 192;
+
+/// A quarter of an hour. Entries are compared, and forgotten, by the one in which they end: all that end in it at once,
+/// so that replicas whose clocks differ do not take what one has just forgotten for a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Bin(u32);
+
+impl Bin {
+    pub(crate) const FIRST: Self = Self(0);
+    /// That of entries which do not end.
+    pub(crate) const FOR_GOOD: Self = Self(u32::MAX);
+
+    /// The one in which a time lies.
+    pub(crate) fn of(time: Timestamp) -> Self {
+        match time {
+            Timestamp::MAX => Self::FOR_GOOD,
+            time => Self(u32::try_from(time.as_secs() / BIN_SECS).unwrap_or(u32::MAX)),
+        }
+    }
+
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// When it begins.
+    pub(crate) fn start(self) -> Timestamp {
+        Timestamp::from_secs(u64::from(self.0) * BIN_SECS)
+    }
+}
+
+/// How many entries, and the sum of their hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sum {
+    pub(crate) count: u64,
+    pub(crate) hashes: u128,
+}
+
+impl Sum {
+    pub(crate) fn of(hash: u128) -> Self {
+        Self { count: 1, hashes: hash }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count = self.count.wrapping_add(other.count);
+        self.hashes = self.hashes.wrapping_add(other.hashes);
+    }
+
+    pub(crate) fn subtract(&mut self, other: Self) {
+        self.count = self.count.wrapping_sub(other.count);
+        self.hashes = self.hashes.wrapping_sub(other.hashes);
+    }
+
+    /// Eight bytes in which different sums differ, but for one time in 2^64.
+    pub(crate) fn brief(self) -> [u8; 8] {
+        let folded = self.hashes as u64 ^ (self.hashes >> 64) as u64;
+        folded.wrapping_add(self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes()
+    }
+}
+
+/// All subjects whose locators begin with some nibbles: a node of a tree of which every node has 16 children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Node {
+    /// The nibbles, highest first, and zeros.
+    prefix: u64,
+    /// How many nibbles.
+    depth: u8,
+}
+
+impl Node {
+    pub(crate) const ROOT: Self = Self { prefix: 0, depth: 0 };
+    pub(crate) const CHILDREN: usize = 16;
+    /// The depth of nodes without children.
+    pub(crate) const DEPTH_MAX: u8 = 16;
+
+    /// Whether it is spelled as every node is. Decoded nodes are checked.
+    pub(crate) fn is_canonical(self) -> bool {
+        self.depth <= Self::DEPTH_MAX && self.prefix & self.span() == 0
+    }
+
+    pub(crate) fn depth(self) -> u8 {
+        self.depth
+    }
+
+    /// The last locator in it, less the first.
+    fn span(self) -> u64 {
+        u64::MAX.checked_shr(u32::from(self.depth) * 4).unwrap_or(0)
+    }
+
+    pub(crate) fn first(self) -> Locator {
+        Locator::from_u64(self.prefix)
+    }
+
+    pub(crate) fn last(self) -> Locator {
+        Locator::from_u64(self.prefix | self.span())
+    }
+
+    /// Its children, in their order; none for a node of the greatest depth.
+    pub(crate) fn children(self) -> impl Iterator<Item = Self> {
+        let depth = self.depth + 1;
+        let numbers = if depth > Self::DEPTH_MAX { 0..0 } else { 0..Self::CHILDREN as u64 };
+        numbers.map(move |number| Self { prefix: self.prefix | number << (64 - u32::from(depth) * 4), depth })
+    }
+
+    /// The number of the child that a locator in it belongs to.
+    pub(crate) fn child_of(self, locator: Locator) -> usize {
+        (locator.as_u64() << (u32::from(self.depth.min(15)) * 4) >> 60) as usize
+    }
+}
+
+/// Eight bytes of the hash of an entry: enough to tell the entries of a small node apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Fingerprint([u8; 8]);
+
+impl Fingerprint {
+    pub(crate) fn of(hash: u128) -> Self {
+        Self((hash as u64).to_le_bytes())
+    }
+}
+
+/// Hashes entries. Names of subjects and scopes are left out: they follow from the subject, or are local options.
+#[derive(Clone)]
+pub(crate) struct ContentHasher([u8; CONTENT_SECRET_BYTES]);
+
+impl Drop for ContentHasher {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ContentHasher {
+    pub(crate) const fn new(secret: [u8; CONTENT_SECRET_BYTES]) -> Self {
+        Self(secret)
+    }
+
+    /// The hash of an entry of a token, session or family.
+    pub(crate) fn narrow(&self, digest: &Digest, entry: &NarrowEntry) -> u128 {
+        let mut bytes = [0; 45];
+        let mut rest = bytes.as_mut_slice();
+        let mut put = |field: &[u8]| {
+            if let Some((place, after)) = std::mem::take(&mut rest).split_at_mut_checked(field.len()) {
+                place.copy_from_slice(field);
+                rest = after;
+            }
+        };
+        put(digest.as_bytes());
+        put(&entry.at.as_nanos().to_le_bytes());
+        put(&entry.lifted.as_nanos().to_le_bytes());
+        put(&entry.until.as_secs().to_le_bytes());
+        put(&self.cause(&entry.cause));
+        xxh3_128_with_secret(&bytes, &self.0)
+    }
+
+    /// The hash of an entry of a wider subject.
+    pub(crate) fn wide(&self, digest: &Digest, entry: &WideEntry) -> u128 {
+        let WideEntry { reauthenticate, reissue, disabled, lifted, enabled, floor } = entry;
+        let mut bytes = Vec::with_capacity(128);
+        bytes.extend_from_slice(digest.as_bytes());
+        for time in [lifted, enabled, floor] {
+            bytes.extend_from_slice(&time.as_nanos().to_le_bytes());
+        }
+        bytes.push(disabled.is_some().into());
+        if let Some((at, cause)) = disabled {
+            bytes.extend_from_slice(&at.as_nanos().to_le_bytes());
+            bytes.extend_from_slice(&self.cause(cause));
+        }
+        for epochs in [reauthenticate, reissue] {
+            self.epochs(epochs, &mut bytes);
+        }
+        xxh3_128_with_secret(&bytes, &self.0)
+    }
+
+    /// Numbers go before what they count, so that no two entries share their bytes.
+    fn epochs(&self, epochs: &Epochs, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&(epochs.len() as u64).to_le_bytes());
+        for mark in epochs.iter() {
+            bytes.extend_from_slice(&mark.epoch.as_nanos().to_le_bytes());
+            bytes.extend_from_slice(&mark.at.as_nanos().to_le_bytes());
+            bytes.extend_from_slice(&self.cause(&mark.cause));
+            bytes.extend_from_slice(&(mark.spared.len() as u64).to_le_bytes());
+            mark.spared.iter().for_each(|session| bytes.extend_from_slice(session.as_bytes()));
+        }
+    }
+
+    fn cause(&self, cause: &Cause) -> [u8; 9] {
+        let name = cause.actor.as_ref();
+        let actor = name.map_or(0, |name| xxh3_64_with_secret(name.as_bytes(), &self.0) | 1);
+        let [a, b, c, d, e, f, g, h] = actor.to_le_bytes();
+        [cause.reason.into(), a, b, c, d, e, f, g, h]
+    }
+}

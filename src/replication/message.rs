@@ -1,0 +1,214 @@
+//! Messages between replicas: an envelope of fixed length, and what is in it.
+//!
+//! Whose message it is, and with which key its identities were made, stands first and is checked first. Nothing is
+//! allocated for what is not there, and everything is bounded.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{ClusterId, NodeId, Rejected};
+use crate::codec::{self, MESSAGE_BYTES_MAX};
+use crate::model::{Bin, Digest, Fingerprint, KeyId, Locator, Node, Shape, Sum};
+
+const MAGIC: [u8; 4] = *b"RSCM";
+const VERSION: u8 = 1;
+/// Magic, version, three zeros, cluster, key, checksum.
+pub(crate) const ENVELOPE_BYTES: usize = 4 + 1 + 3 + 16 + 16 + 8;
+
+/// How many nodes one message may compare, list or want.
+pub(crate) const NODES_MAX: usize = 256;
+/// How many entries of one node may be listed.
+pub(crate) const LISTED_MAX: usize = 64;
+/// How many origins one heartbeat may tell of.
+pub(crate) const ORIGINS_MAX: usize = 4096;
+
+/// What replicas tell each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Message {
+    /// I am here, have issued so much, and hold this.
+    Heartbeat(Heartbeat),
+    /// Entries that an origin has just changed.
+    Delta(Delta),
+    /// What I hold of these nodes, child by child: tell me of what differs.
+    Compare { cutoff: Bin, nodes: Vec<Compared> },
+    /// All that I hold of these nodes: send what I lack, and ask for what you lack.
+    List { cutoff: Bin, nodes: Vec<Listed> },
+    /// Send these.
+    Want { cutoff: Bin, nodes: Vec<Listed> },
+    /// Send all that you hold of this node, from this locator on.
+    Fetch { cutoff: Bin, node: Node, from: Locator },
+    /// What was asked for; where to go on, if there is more.
+    Page { cutoff: Bin, node: Node, entries: Vec<u8>, more: Option<Locator> },
+    /// What you lack, and from where there is more of it.
+    Entries { cutoff: Bin, entries: Vec<u8>, rest: Vec<(Node, Locator)> },
+    /// Do you deny this subject?
+    Probe { number: u64, shape: Shape, locator: Locator, digest: Digest },
+    /// Whether I deny the subject that you asked about.
+    Denied { number: u64, denied: bool },
+    /// I hold all that you issued up to this.
+    Held { incarnation: u64, sequence: u64 },
+}
+
+impl Message {
+    /// Whether it is small, and not to be held up by repairs.
+    pub(super) fn is_urgent(&self) -> bool {
+        !matches!(self, Self::List { .. } | Self::Want { .. } | Self::Page { .. } | Self::Entries { .. })
+    }
+}
+
+/// Where a replica is. Times are in nanoseconds of the clock of whoever measured them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Heartbeat {
+    /// When it was sent, by the sender's clock.
+    pub(crate) sent: u64,
+    /// When the last heartbeat was sent that the sender has from the receiver, by the receiver's clock; 0 for none.
+    pub(crate) echo: u64,
+    /// How often the sender has been started, more or less: it rises from start to start.
+    pub(crate) incarnation: u64,
+    /// How many deltas it has issued since.
+    pub(crate) sequence: u64,
+    /// All that it holds that ends in this bin or later.
+    pub(crate) cutoff: Bin,
+    pub(crate) root: Sum,
+    /// How much it has of what others issued.
+    pub(crate) origins: Vec<Known>,
+    /// Whether the sender waits for a heartbeat in return.
+    pub(crate) wants_reply: bool,
+}
+
+/// All that an origin issued up to a sequence number is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) origin: NodeId,
+    pub(crate) incarnation: u64,
+    pub(crate) sequence: u64,
+    /// How long ago that was all there was, at most, in nanoseconds.
+    pub(crate) age: u64,
+}
+
+/// Entries that an origin has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Delta {
+    pub(crate) origin: NodeId,
+    pub(crate) incarnation: u64,
+    /// Rises by one from delta to delta.
+    pub(crate) sequence: u64,
+    /// When it was issued, by the origin's wall clock, in nanoseconds since 1970.
+    pub(crate) issued: u64,
+    /// How many more times it may be passed on.
+    pub(crate) hops: u8,
+    pub(crate) entries: Vec<u8>,
+}
+
+/// The sums of a node's children, in brief.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Compared {
+    pub(crate) node: Node,
+    pub(crate) children: [[u8; 8]; Node::CHILDREN],
+}
+
+/// Entries of a node, by fingerprint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub(crate) node: Node,
+    pub(crate) fingerprints: Vec<Fingerprint>,
+}
+
+/// Whose messages these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Envelope {
+    pub(crate) cluster: ClusterId,
+    pub(crate) key_id: KeyId,
+}
+
+impl Envelope {
+    /// The bytes of a message; none if it is too long to be sent.
+    pub(crate) fn seal(&self, message: &Message) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&[VERSION, 0, 0, 0]);
+        bytes.extend_from_slice(self.cluster.as_bytes());
+        bytes.extend_from_slice(self.key_id.as_bytes());
+        bytes.extend_from_slice(&[0; 8]);
+        codec::encode_message(message, &mut bytes).ok()?;
+        let checksum = self.checksum(bytes.get(ENVELOPE_BYTES..)?);
+        bytes.get_mut(ENVELOPE_BYTES - 8..ENVELOPE_BYTES)?.copy_from_slice(&checksum.to_le_bytes());
+        Some(bytes)
+    }
+
+    /// The message in some bytes.
+    pub(crate) fn open(&self, bytes: &[u8]) -> Result<Message, Rejected> {
+        if bytes.len() > ENVELOPE_BYTES + MESSAGE_BYTES_MAX {
+            return Err(Rejected::TooLong { bytes: bytes.len() });
+        }
+        let mut rest = bytes;
+        let mut take = |length: usize| {
+            let (field, after) = rest.split_at_checked(length)?;
+            rest = after;
+            Some(field)
+        };
+        let short = || Rejected::Malformed("shorter than its envelope".to_owned());
+        if take(4).ok_or_else(short)? != MAGIC {
+            return Err(Rejected::Malformed("not a message of rescind".to_owned()));
+        }
+        let version = take(1).and_then(|version| version.first().copied()).ok_or_else(short)?;
+        if version != VERSION {
+            return Err(Rejected::Version { version });
+        }
+        if take(3).ok_or_else(short)? != [0; 3] {
+            return Err(Rejected::Malformed("unknown flags".to_owned()));
+        }
+        if take(16).ok_or_else(short)? != self.cluster.as_bytes() {
+            return Err(Rejected::OtherCluster);
+        }
+        if take(16).ok_or_else(short)? != self.key_id.as_bytes() {
+            return Err(Rejected::OtherKey);
+        }
+        let checksum = take(8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes).ok_or_else(short)?;
+        if checksum != self.checksum(rest) {
+            return Err(Rejected::Malformed("its checksum is wrong".to_owned()));
+        }
+        let message = codec::decode_message(rest).map_err(|error| Rejected::Malformed(error.to_string()))?;
+        check(&message)?;
+        Ok(message)
+    }
+
+    fn checksum(&self, payload: &[u8]) -> u64 {
+        xxh3_64_with_seed(payload, u64::from(VERSION))
+    }
+}
+
+/// No incarnation is as high: a wall clock in nanoseconds reaches it in 2262.
+const INCARNATION_MAX: u64 = u64::MAX / 2;
+
+/// Whether a message keeps to the bounds.
+fn check(message: &Message) -> Result<(), Rejected> {
+    let incarnation = match message {
+        Message::Heartbeat(heartbeat) => {
+            heartbeat.origins.iter().map(|known| known.incarnation).max().max(Some(heartbeat.incarnation))
+        }
+        Message::Delta(delta) => Some(delta.incarnation),
+        Message::Held { incarnation, .. } => Some(*incarnation),
+        _ => None,
+    };
+    if incarnation > Some(INCARNATION_MAX) {
+        return Err(Rejected::Malformed("an incarnation that there is not".to_owned()));
+    }
+    let oversized = |what: &str| Err(Rejected::Malformed(format!("more {what} than a message may have")));
+    let node_is_off = || Err(Rejected::Malformed("a node that there is not".to_owned()));
+    match message {
+        Message::Heartbeat(heartbeat) if heartbeat.origins.len() > ORIGINS_MAX => oversized("origins"),
+        Message::Compare { nodes, .. } if nodes.len() > NODES_MAX => oversized("nodes"),
+        Message::Compare { nodes, .. } if nodes.iter().any(|compared| !compared.node.is_canonical()) => node_is_off(),
+        Message::List { nodes, .. } | Message::Want { nodes, .. } => {
+            if nodes.len() > NODES_MAX || nodes.iter().any(|listed| listed.fingerprints.len() > LISTED_MAX) {
+                return oversized("nodes or entries");
+            }
+            if nodes.iter().any(|listed| !listed.node.is_canonical()) { node_is_off() } else { Ok(()) }
+        }
+        Message::Fetch { node, .. } | Message::Page { node, .. } if !node.is_canonical() => node_is_off(),
+        Message::Entries { rest, .. } if rest.len() > NODES_MAX => oversized("nodes"),
+        Message::Entries { rest, .. } if rest.iter().any(|(node, _)| !node.is_canonical()) => node_is_off(),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,723 @@
+//! The state machine: what a replica says to its peers, and what it makes of what they say.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codec;
+use crate::model::{Bin, Digest, Fingerprint, Item, KeyId, Locator, Node, Rows, Shape, Sum, Timestamp};
+
+use super::message::{Compared, Delta, Envelope, Heartbeat, LISTED_MAX, Listed, Message, NODES_MAX, ORIGINS_MAX};
+use super::origins::Origins;
+use super::queue::{Queue, Transmit};
+use super::{NodeId, Rejected, Replication, Trust};
+
+/// How many bytes of entries one message brings, more or less.
+const PAGE_BYTES: usize = 64 * 1024;
+/// How many pages a peer is asked for at a time.
+const WINDOW: usize = 8;
+/// How many nodes may wait to be fetched from a peer.
+const FETCHES_MAX: usize = 8192;
+/// From how many peers a new replica fetches at once.
+const SOURCES_MAX: usize = 3;
+/// In a larger cluster not everyone is told everything by everyone.
+const MESH_MAX: usize = 64;
+/// After how many heartbeats without an answer a comparison is taken to be lost.
+const PATIENCE: u32 = 3;
+
+/// What a replica compares and merges: the store's denylist.
+pub(crate) trait Content {
+    /// The first bin that counts now.
+    fn cutoff(&self) -> Bin;
+    /// The first bin of which nothing has been forgotten.
+    fn horizon(&self) -> Bin;
+    /// The sum of all that ends in a bin or later.
+    fn root(&self, cutoff: Bin) -> Sum;
+    /// The sums of a node's children.
+    fn children(&self, node: Node, cutoff: Bin) -> [Sum; Node::CHILDREN];
+    /// Entries of a node, from a locator on, as far as they are wanted; and where to go on, if there are more.
+    fn page(
+        &self,
+        node: Node,
+        from: Locator,
+        cutoff: Bin,
+        bytes: usize,
+        wanted: &dyn Fn(Fingerprint) -> bool,
+    ) -> (Rows, Vec<Item>, Option<Locator>);
+    /// Takes in a peer's entries.
+    fn merge(&self, rows: Rows, items: Vec<Item>) -> Merged;
+    /// Whether a narrow subject is denied.
+    fn denies(&self, shape: Shape, locator: Locator, digest: Digest) -> bool;
+}
+
+/// What became of a peer's entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Merged {
+    /// How many changed anything.
+    pub(crate) changed: u64,
+    /// How many were refused, now and as long as they are what they are.
+    pub(crate) refused: u64,
+    /// Whether some had no room, or could not be taken in for another reason of ours.
+    pub(crate) incomplete: bool,
+}
+
+/// How recently a replica is known to have held all that it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Freshness {
+    /// It has not held all of it since it was started.
+    Bootstrapping,
+    /// It held all of it so long ago.
+    Fresh {
+        /// How long ago, at most.
+        age: Duration,
+    },
+    /// It held all of it so long ago, which is too long.
+    Stale {
+        /// How long ago, at most.
+        age: Duration,
+    },
+}
+
+/// What has been counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) messages_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) rejected: u64,
+    pub(crate) deltas_out: u64,
+    pub(crate) deltas_in: u64,
+    pub(crate) changed: u64,
+    pub(crate) refused: u64,
+    pub(crate) comparisons: u64,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    queue: Queue,
+    /// When the last of its heartbeats was sent, by its clock.
+    echo: u64,
+    /// When it was last heard of.
+    seen: Option<Duration>,
+    /// When it last held just what we hold.
+    agreed: Option<Duration>,
+    /// When its content was first found to differ, since it last did not.
+    differs: Option<Duration>,
+    /// When the comparison of contents last went on.
+    compared: Option<Duration>,
+    fetches: VecDeque<(Bin, Node, Locator)>,
+    fetching: usize,
+    /// Up to which delta of ours it holds all.
+    holds: Option<(u64, u64)>,
+    /// Up to which delta of its own it has been told that we hold all.
+    told: Option<(u64, u64)>,
+    next_heartbeat: Duration,
+}
+
+/// The state of a replica towards its peers.
+#[derive(Debug)]
+pub(crate) struct Protocol {
+    options: Replication,
+    envelope: Envelope,
+    incarnation: u64,
+    sequence: u64,
+    peers: BTreeMap<NodeId, Peer>,
+    origins: Origins,
+    /// Whose turn it is to be sent something.
+    turn: Option<NodeId>,
+    random: u64,
+    pub(crate) counts: Counts,
+    /// Answers to probes: which, from whom, and whether the subject is denied there.
+    answers: Vec<(u64, NodeId, bool)>,
+}
+
+impl Protocol {
+    /// The incarnation must be higher than at any start before; if it is not, it is made so once peers tell.
+    pub(crate) fn new(options: Replication, key_id: KeyId, incarnation: u64) -> Self {
+        let seed =
+            u64::from_le_bytes(std::array::from_fn(|index| options.node.as_bytes().get(index).copied().unwrap_or(0)));
+        Self {
+            envelope: Envelope { cluster: options.cluster, key_id },
+            options,
+            incarnation: incarnation.max(1),
+            sequence: 0,
+            peers: BTreeMap::new(),
+            origins: Origins::default(),
+            turn: None,
+            random: seed ^ incarnation,
+            counts: Counts::default(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// Says who the peers are. What is known of those that stay is kept.
+    pub(crate) fn set_peers(&mut self, peers: impl IntoIterator<Item = NodeId>) {
+        let mut known = std::mem::take(&mut self.peers);
+        for peer in peers {
+            if peer != self.options.node {
+                self.peers.insert(peer, known.remove(&peer).unwrap_or_default());
+            }
+        }
+        let (peers, trust) = (&self.peers, &self.options.trust);
+        self.origins.retain(|origin| is_tracked(peers, trust, *origin));
+    }
+
+    pub(crate) fn peers(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.keys().copied()
+    }
+
+    /// Numbers entries that were changed here, and sends them on their way.
+    pub(crate) fn publish(&mut self, items: &[Item], wall: Timestamp) {
+        // No entry alone is too long to be sent.
+        let Some(entries) = encoded(&Rows::default(), items) else { return };
+        if entries.len() > PAGE_BYTES && items.len() > 1 {
+            let (first, second) = items.split_at(items.len() / 2);
+            self.publish(first, wall);
+            return self.publish(second, wall);
+        }
+        self.sequence += 1;
+        let is_mesh = self.peers.len() <= MESH_MAX;
+        let delta = Delta {
+            origin: self.options.node,
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+            issued: wall.as_nanos(),
+            hops: if is_mesh { 0 } else { self.hops() },
+            entries,
+        };
+        let to = if is_mesh { self.peers().collect() } else { self.some_peers(self.options.fanout, &[]) };
+        self.counts.deltas_out += 1;
+        self.send_all(&to, &Message::Delta(delta));
+    }
+
+    /// Through how many hands a delta goes in a cluster of this size, and a few more.
+    fn hops(&self) -> u8 {
+        let fanout = self.options.fanout.max(2);
+        let (mut reached, mut hops) = (1_usize, 0_u8);
+        while reached < self.peers.len() {
+            reached = reached.saturating_mul(fanout);
+            hops += 1;
+        }
+        hops + 3
+    }
+
+    /// Leaves out a number, so that the others notice that they lack something.
+    pub(crate) fn leave_gap(&mut self) {
+        self.sequence += 1;
+    }
+
+    /// Whether it answers whatever it has missed.
+    pub(crate) fn is_ungated(&self) -> bool {
+        self.options.trust == Trust::Nothing
+    }
+
+    /// How far this replica has issued.
+    pub(crate) fn position(&self) -> (u64, u64) {
+        (self.incarnation, self.sequence)
+    }
+
+    /// Which peers are known to hold all that was issued up to a position.
+    pub(crate) fn holders(&self, position: (u64, u64)) -> impl Iterator<Item = NodeId> {
+        self.peers.iter().filter(move |(_, peer)| peer.holds >= Some(position)).map(|(id, _)| *id)
+    }
+
+    /// Asks every peer whether it denies a subject.
+    pub(crate) fn probe(&mut self, number: u64, shape: Shape, locator: Locator, digest: Digest) {
+        let to: Vec<NodeId> = self.peers().collect();
+        self.send_all(&to, &Message::Probe { number, shape, locator, digest });
+    }
+
+    /// What peers answered to probes since this was last asked.
+    pub(crate) fn take_answers(&mut self) -> Vec<(u64, NodeId, bool)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// The next message to be sent: each peer in turn.
+    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
+        let after = self.turn.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let later = self.peers.range((after, std::ops::Bound::Unbounded)).map(|(id, _)| *id);
+        let order: Vec<NodeId> = later.chain(self.peers()).collect();
+        order.into_iter().find_map(|to| self.poll_transmit_to(to))
+    }
+
+    /// The next message to be sent to one peer.
+    pub(crate) fn poll_transmit_to(&mut self, to: NodeId) -> Option<Transmit> {
+        let bytes = self.peers.get_mut(&to)?.queue.pop()?;
+        self.turn = Some(to);
+        self.counts.messages_out += 1;
+        self.counts.bytes_out += bytes.len() as u64;
+        Some(Transmit { to, bytes })
+    }
+
+    /// How many messages found no room in the queues.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.peers.values().map(|peer| peer.queue.dropped).sum()
+    }
+
+    /// The time of which it is known that all was held that should be; none if it never was.
+    pub(crate) fn known_fresh(&self, now: Duration) -> Option<Duration> {
+        match &self.options.trust {
+            Trust::Nothing => Some(now),
+            Trust::Issuers(issuers) => {
+                let others = issuers.iter().filter(|issuer| **issuer != self.options.node);
+                others.map(|issuer| self.origins.heard(*issuer)).min().unwrap_or(Some(now))
+            }
+            Trust::Anchors { agreeing, anchors } => {
+                let agreed = anchors.iter().filter_map(|anchor| self.peers.get(anchor)?.agreed);
+                let mut agreed: Vec<Duration> = agreed.collect();
+                agreed.sort_unstable_by(|a, b| b.cmp(a));
+                match agreeing {
+                    0 => Some(now),
+                    agreeing => agreed.get(agreeing - 1).copied(),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn freshness(&self, now: Duration) -> Freshness {
+        let Some(at) = self.known_fresh(now) else { return Freshness::Bootstrapping };
+        let age = now.saturating_sub(at);
+        if age <= self.options.stale_after { Freshness::Fresh { age } } else { Freshness::Stale { age } }
+    }
+
+    /// When a peer was last heard of, and when it last held just what is held here.
+    pub(crate) fn peer_times(&self, peer: NodeId) -> Option<(Option<Duration>, Option<Duration>)> {
+        self.peers.get(&peer).map(|peer| (peer.seen, peer.agreed))
+    }
+
+    /// Takes in a message. Gives the time at which it was issued, by the origin's clock, if it is news.
+    pub(crate) fn receive(
+        &mut self,
+        from: NodeId,
+        bytes: &[u8],
+        now: Duration,
+        content: &dyn Content,
+    ) -> Result<Option<Timestamp>, Rejected> {
+        let opened = self.envelope.open(bytes);
+        let known = if self.peers.contains_key(&from) { opened } else { Err(Rejected::Stranger { from }) };
+        let message = known.inspect_err(|_| self.counts.rejected += 1)?;
+        self.counts.messages_in += 1;
+        self.counts.bytes_in += bytes.len() as u64;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.seen = Some(now);
+        }
+        match message {
+            Message::Heartbeat(heartbeat) => self.on_heartbeat(from, heartbeat, now, content),
+            Message::Delta(delta) => return self.on_delta(from, delta, content),
+            Message::Compare { cutoff, nodes } => self.on_compare(from, cutoff, &nodes, now, content),
+            Message::List { cutoff, nodes } => self.on_list(from, cutoff, &nodes, now, content),
+            Message::Want { cutoff, nodes } => self.on_want(from, cutoff, &nodes, content),
+            Message::Fetch { cutoff, node, from: start } => {
+                let (rows, items, more) = content.page(node, start, cutoff, PAGE_BYTES, &|_| true);
+                if let Some(entries) = encoded(&rows, &items) {
+                    self.send(from, &Message::Page { cutoff, node, entries, more });
+                }
+            }
+            Message::Page { cutoff, node, entries, more } => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.fetching = peer.fetching.saturating_sub(1);
+                    peer.compared = Some(now);
+                    if let Some(more) = more {
+                        peer.fetches.push_front((cutoff, node, more));
+                    }
+                }
+                // The next page is on its way while this one is taken in.
+                self.fetch(from);
+                self.merge(&entries, content)?;
+                self.ask_when_done(from, now, content);
+            }
+            Message::Entries { cutoff, entries, rest } => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.compared = Some(now);
+                    for (node, locator) in rest {
+                        if peer.fetches.len() < FETCHES_MAX {
+                            peer.fetches.push_back((cutoff, node, locator));
+                        }
+                    }
+                }
+                self.fetch(from);
+                self.merge(&entries, content)?;
+                self.ask_when_done(from, now, content);
+            }
+            Message::Probe { number, shape, locator, digest } => {
+                let denied = content.denies(shape, locator, digest);
+                self.send(from, &Message::Denied { number, denied });
+            }
+            Message::Denied { number, denied } => {
+                if self.answers.len() < ORIGINS_MAX {
+                    self.answers.push((number, from, denied));
+                }
+            }
+            Message::Held { incarnation, sequence } => self.on_own(from, incarnation, sequence),
+        }
+        Ok(None)
+    }
+
+    fn merge(&mut self, entries: &[u8], content: &dyn Content) -> Result<Merged, Rejected> {
+        let malformed = |error: codec::DecodeError| Rejected::Malformed(error.to_string());
+        let (rows, items) =
+            codec::decode_entries(entries).map_err(malformed).inspect_err(|_| self.counts.rejected += 1)?;
+        let merged = content.merge(rows, items);
+        self.counts.changed += merged.changed;
+        self.counts.refused += merged.refused;
+        Ok(merged)
+    }
+
+    fn on_delta(
+        &mut self,
+        from: NodeId,
+        mut delta: Delta,
+        content: &dyn Content,
+    ) -> Result<Option<Timestamp>, Rejected> {
+        let (origin, incarnation, sequence) = (delta.origin, delta.incarnation, delta.sequence);
+        self.refute(from, origin, incarnation);
+        if origin == self.options.node || self.origins.holds(origin, incarnation, sequence) {
+            return Ok(None);
+        }
+        let merged = self.merge(&delta.entries, content)?;
+        self.counts.deltas_in += 1;
+        if !merged.incomplete && is_tracked(&self.peers, &self.options.trust, origin) {
+            self.origins.delivered(origin, incarnation, sequence);
+        }
+        let issued = Timestamp::from_nanos(delta.issued);
+        if delta.hops > 0 {
+            delta.hops -= 1;
+            let to = self.some_peers(self.options.fanout, &[from, origin]);
+            self.send_all(&to, &Message::Delta(delta));
+        }
+        Ok(Some(issued))
+    }
+
+    fn on_heartbeat(&mut self, from: NodeId, heartbeat: Heartbeat, now: Duration, content: &dyn Content) {
+        let Heartbeat { sent, echo, incarnation, sequence, cutoff, root, origins, wants_reply } = heartbeat;
+        let is_equal = content.horizon() <= cutoff && cutoff <= content.cutoff().next() && content.root(cutoff) == root;
+        // It was sent after the heartbeat that it echoes: what it says was so then, or later.
+        let at = Some(Duration::from_nanos(echo)).filter(|at| echo > 0 && *at <= now);
+        let mut all = origins;
+        all.push(super::message::Known { origin: from, incarnation, sequence, age: 0 });
+        self.refute(from, from, incarnation);
+        let mut lacks = false;
+        for known in &all {
+            let (origin, incarnation, sequence) = (known.origin, known.incarnation, known.sequence);
+            if origin == self.options.node {
+                self.on_own(from, incarnation, sequence);
+            } else if is_tracked(&self.peers, &self.options.trust, origin) {
+                if is_equal {
+                    self.origins.reach(origin, incarnation, sequence);
+                }
+                lacks |= self.origins.lacks(origin, incarnation, sequence);
+                if let Some(at) = at.and_then(|at| at.checked_sub(Duration::from_nanos(known.age))) {
+                    self.origins.hear(origin, incarnation, sequence, at);
+                }
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.echo = peer.echo.max(sent);
+        if is_equal {
+            peer.agreed = peer.agreed.max(at);
+            peer.differs = None;
+            peer.fetches.clear();
+        } else {
+            let since = *peer.differs.get_or_insert(now);
+            // What is on its way is given time to arrive; of two replicas, one begins.
+            let heartbeat = self.options.heartbeat;
+            let is_first = self.options.node < from;
+            let grace = heartbeat * if is_first { 1 } else { 2 };
+            let has_waited = now.saturating_sub(since) >= grace;
+            let pause = heartbeat * if peer.fetching > 0 { PATIENCE } else { 1 };
+            let is_idle = peer.compared.is_none_or(|at| now.saturating_sub(at) >= pause);
+            let is_urgent = self.origins.heard(from).is_none() && (lacks || peer.agreed.is_none());
+            if is_idle && (has_waited || is_urgent) {
+                self.compare(from, now, content);
+            }
+        }
+        if wants_reply {
+            self.send_heartbeat(from, now, content, false);
+        }
+    }
+
+    /// Tells a peer that numbers its deltas anew under an old incarnation.
+    fn refute(&mut self, from: NodeId, origin: NodeId, incarnation: u64) {
+        if from == origin
+            && let Some(later) = self.origins.incarnation(origin).filter(|known| *known > incarnation)
+        {
+            self.send(from, &Message::Held { incarnation: later, sequence: 0 });
+        }
+    }
+
+    /// A peer has told what it knows of this replica.
+    fn on_own(&mut self, from: NodeId, incarnation: u64, sequence: u64) {
+        if incarnation > self.incarnation {
+            // The clock went back, and the disk was lost: what is issued now must not be taken for what was then.
+            self.incarnation = incarnation.saturating_add(1);
+            self.sequence = 0;
+        } else if let Some(peer) = self.peers.get_mut(&from) {
+            peer.holds = peer.holds.max(Some((incarnation, sequence)));
+        }
+    }
+
+    /// Begins to compare contents with a peer.
+    fn compare(&mut self, to: NodeId, now: Duration, content: &dyn Content) {
+        let cutoff = content.cutoff();
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.compared = Some(now);
+            peer.fetches.clear();
+            peer.fetching = 0;
+        }
+        self.counts.comparisons += 1;
+        let root = compared(Node::ROOT, cutoff, content);
+        self.send(to, &Message::Compare { cutoff, nodes: vec![root] });
+    }
+
+    fn on_compare(&mut self, from: NodeId, cutoff: Bin, nodes: &[Compared], now: Duration, content: &dyn Content) {
+        if cutoff < content.horizon() || cutoff > content.cutoff().next() {
+            // What the peer compares is partly forgotten here, or not yet over: compare what is not.
+            if cutoff < content.horizon() && nodes.iter().any(|compared| compared.node == Node::ROOT) {
+                self.compare(from, now, content);
+            }
+            return;
+        }
+        let (mut deeper, mut lists, mut fetches) = (Vec::new(), Vec::new(), Vec::new());
+        for Compared { node, children } in nodes {
+            let mine = content.children(*node, cutoff);
+            for ((child, mine), theirs) in node.children().zip(mine).zip(children) {
+                if mine.brief() == *theirs {
+                    continue;
+                }
+                if mine.count == 0 {
+                    fetches.push((cutoff, child, child.first()));
+                } else if mine.count <= LISTED_MAX as u64 {
+                    let seen = RefCell::new(Vec::new());
+                    content.page(child, child.first(), cutoff, usize::MAX, &|fingerprint| {
+                        seen.borrow_mut().push(fingerprint);
+                        false
+                    });
+                    let mut fingerprints = seen.into_inner();
+                    fingerprints.truncate(LISTED_MAX);
+                    lists.push(Listed { node: child, fingerprints });
+                } else if child.depth() < Node::DEPTH_MAX {
+                    deeper.push(compared(child, cutoff, content));
+                }
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.compared = Some(now);
+        }
+        for nodes in deeper.chunks(NODES_MAX) {
+            self.send(from, &Message::Compare { cutoff, nodes: nodes.to_vec() });
+        }
+        for nodes in lists.chunks(NODES_MAX) {
+            self.send(from, &Message::List { cutoff, nodes: nodes.to_vec() });
+        }
+        // Who has much to fetch does so from several peers.
+        let mut sources = vec![from];
+        if fetches.len() >= Node::CHILDREN {
+            let others = self.peers.iter().filter(|(id, peer)| {
+                **id != from && peer.seen.is_some_and(|at| now.saturating_sub(at) <= self.options.heartbeat * PATIENCE)
+            });
+            sources.extend(others.map(|(id, _)| *id).take(SOURCES_MAX - 1));
+        }
+        for (fetch, source) in fetches.into_iter().zip(sources.iter().cycle()) {
+            if let Some(peer) = self.peers.get_mut(source)
+                && peer.fetches.len() < FETCHES_MAX
+            {
+                peer.fetches.push_back(fetch);
+                peer.compared = Some(now);
+            }
+        }
+        sources.into_iter().for_each(|source| self.fetch(source));
+    }
+
+    fn on_list(&mut self, from: NodeId, cutoff: Bin, nodes: &[Listed], now: Duration, content: &dyn Content) {
+        let mut room = PAGE_BYTES;
+        let (mut all, mut others, mut rest, mut wants) = (Rows::default(), Vec::new(), Vec::new(), Vec::new());
+        for Listed { node, fingerprints } in nodes {
+            let theirs: HashSet<Fingerprint> = fingerprints.iter().copied().collect();
+            let mine = RefCell::new(HashSet::new());
+            let (rows, items, more) = content.page(*node, node.first(), cutoff, room.max(1), &|fingerprint| {
+                mine.borrow_mut().insert(fingerprint);
+                !theirs.contains(&fingerprint)
+            });
+            room = room.saturating_sub((rows.rows.len() + items.len()) * 64);
+            append(&mut all, rows);
+            others.extend(items);
+            match more {
+                Some(more) => rest.push((*node, more)),
+                None => {
+                    let mine = mine.into_inner();
+                    let fingerprints: Vec<_> = theirs.difference(&mine).copied().collect();
+                    if !fingerprints.is_empty() {
+                        wants.push(Listed { node: *node, fingerprints });
+                    }
+                }
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.compared = Some(now);
+        }
+        if !wants.is_empty() {
+            self.send(from, &Message::Want { cutoff, nodes: wants });
+        }
+        self.send_entries(from, cutoff, &all, &others, rest);
+    }
+
+    fn on_want(&mut self, from: NodeId, cutoff: Bin, nodes: &[Listed], content: &dyn Content) {
+        let mut room = 4 * PAGE_BYTES;
+        let (mut all, mut others) = (Rows::default(), Vec::new());
+        for Listed { node, fingerprints } in nodes {
+            let wanted: HashSet<Fingerprint> = fingerprints.iter().copied().collect();
+            let (rows, items, _) = content.page(*node, node.first(), cutoff, room, &|one| wanted.contains(&one));
+            room = room.saturating_sub((rows.rows.len() + items.len()) * 64);
+            append(&mut all, rows);
+            others.extend(items);
+            if room == 0 {
+                // The rest will differ still when contents are next compared.
+                break;
+            }
+        }
+        self.send_entries(from, cutoff, &all, &others, Vec::new());
+    }
+
+    fn send_entries(&mut self, to: NodeId, cutoff: Bin, rows: &Rows, items: &[Item], rest: Vec<(Node, Locator)>) {
+        if rows.rows.is_empty() && items.is_empty() && rest.is_empty() {
+            return;
+        }
+        if let Some(entries) = encoded(rows, items) {
+            self.send(to, &Message::Entries { cutoff, entries, rest });
+        }
+    }
+
+    /// Asks a peer for as many pages as may be under way.
+    fn fetch(&mut self, from: NodeId) {
+        while let Some(peer) = self.peers.get_mut(&from)
+            && peer.fetching < WINDOW
+            && let Some((cutoff, node, start)) = peer.fetches.pop_front()
+        {
+            peer.fetching += 1;
+            self.send(from, &Message::Fetch { cutoff, node, from: start });
+        }
+    }
+
+    /// Once all is fetched that a peer had, it is asked whether that was all.
+    fn ask_when_done(&mut self, from: NodeId, now: Duration, content: &dyn Content) {
+        if self.peers.get(&from).is_some_and(|peer| peer.fetching == 0 && peer.fetches.is_empty()) {
+            self.send_heartbeat(from, now, content, true);
+        }
+    }
+
+    /// Does what is due. To be called several times within a heartbeat.
+    pub(crate) fn tick(&mut self, now: Duration, content: &dyn Content) {
+        let is_mesh = self.peers.len() <= MESH_MAX;
+        let due: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| peer.next_heartbeat <= now).map(|(id, _)| *id).collect();
+        if is_mesh {
+            for to in due {
+                self.send_heartbeat(to, now, content, false);
+            }
+        } else if !due.is_empty() {
+            for to in self.some_peers(self.options.fanout, &[]) {
+                self.send_heartbeat(to, now, content, true);
+            }
+            let next = now + self.options.heartbeat;
+            self.peers.values_mut().for_each(|peer| peer.next_heartbeat = next);
+        }
+        let told: Vec<(NodeId, (u64, u64))> = self
+            .peers
+            .iter()
+            .filter_map(|(id, peer)| Some((*id, self.origins.reached(*id).filter(|held| Some(*held) > peer.told)?)))
+            .collect();
+        for (to, held) in told {
+            if let Some(peer) = self.peers.get_mut(&to) {
+                peer.told = Some(held);
+            }
+            self.send(to, &Message::Held { incarnation: held.0, sequence: held.1 });
+        }
+        let patience = self.options.heartbeat * PATIENCE;
+        for peer in self.peers.values_mut() {
+            if peer.fetching > 0 && peer.compared.is_none_or(|at| now.saturating_sub(at) > patience) {
+                peer.fetching = 0;
+                peer.fetches.clear();
+            }
+        }
+    }
+
+    fn send_heartbeat(&mut self, to: NodeId, now: Duration, content: &dyn Content, wants_reply: bool) {
+        let period = self.options.heartbeat;
+        let cutoff = content.cutoff();
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        peer.next_heartbeat = now + period;
+        let echo = peer.echo;
+        let origins = match &self.options.trust {
+            Trust::Issuers(issuers) => self.origins.known(issuers, now),
+            Trust::Anchors { .. } | Trust::Nothing => Vec::new(),
+        };
+        let (incarnation, sequence) = self.position();
+        // What was issued before this is in the sum.
+        let root = content.root(cutoff);
+        let sent = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let heartbeat = Heartbeat { sent, echo, incarnation, sequence, cutoff, root, origins, wants_reply };
+        self.send(to, &Message::Heartbeat(heartbeat));
+    }
+
+    fn send(&mut self, to: NodeId, message: &Message) {
+        self.send_all(&[to], message);
+    }
+
+    fn send_all(&mut self, to: &[NodeId], message: &Message) {
+        let Some(bytes) = self.envelope.seal(message) else { return };
+        let bytes: Arc<[u8]> = bytes.into();
+        for to in to {
+            if let Some(peer) = self.peers.get_mut(to) {
+                peer.queue.push(Arc::clone(&bytes), message.is_urgent());
+            }
+        }
+    }
+
+    /// Some peers, but for these.
+    fn some_peers(&mut self, count: usize, except: &[NodeId]) -> Vec<NodeId> {
+        let mut peers: Vec<NodeId> = self.peers().filter(|peer| !except.contains(peer)).collect();
+        let mut some = Vec::new();
+        while some.len() < count && !peers.is_empty() {
+            // SplitMix64.
+            self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut word = self.random;
+            word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            word ^= word >> 31;
+            some.push(peers.swap_remove((word % peers.len() as u64) as usize));
+        }
+        some
+    }
+}
+
+fn is_tracked(peers: &BTreeMap<NodeId, Peer>, trust: &Trust, origin: NodeId) -> bool {
+    match trust {
+        Trust::Issuers(issuers) => issuers.contains(&origin) || peers.contains_key(&origin),
+        Trust::Anchors { .. } | Trust::Nothing => peers.contains_key(&origin),
+    }
+}
+
+fn compared(node: Node, cutoff: Bin, content: &dyn Content) -> Compared {
+    Compared { node, children: content.children(node, cutoff).map(Sum::brief) }
+}
+
+fn encoded(rows: &Rows, items: &[Item]) -> Option<Vec<u8>> {
+    let mut entries = Vec::new();
+    codec::encode_entries(rows, items, &mut entries).ok()?;
+    Some(entries)
+}
+
+/// Appends rows, and the actors that they name.
+fn append(all: &mut Rows, more: Rows) {
+    let first = u32::try_from(all.actors.len()).unwrap_or(u32::MAX);
+    all.actors.extend(more.actors);
+    all.rows.extend(more.rows.into_iter().map(|mut row| {
+        row.actor = row.actor.checked_add(first).unwrap_or(u32::MAX);
+        row
+    }));
+}

@@ -1,0 +1,488 @@
+//! A store in a cluster: the seam between the store and the replication protocol.
+//!
+//! Writers put what they changed into the outbox; whoever drives the replica takes it out, and numbers it. So no writer
+//! waits for the protocol, which itself waits for writers when it merges.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::codec::{self, Record};
+use crate::model::{Bin, Cause, Digest, Entry, Fingerprint, Item, Locator, Node, Rows, Shape, Sum, Timestamp};
+use crate::replication::{
+    Content, Freshness, Merged, NodeId, Protocol, Rejected, Replication, Transmit, is_crowded, is_refused,
+};
+use crate::sync::Mutex;
+
+use super::committer::{Commit, Message};
+use super::lag::Lag;
+use super::receipt::Duty;
+use super::{Engine, Shared, Store};
+
+/// How many changed entries may wait to be numbered.
+const OUTBOX_MAX: usize = 65_536;
+
+/// Until when "nothing denies it" may be said, in nanoseconds since boot.
+#[derive(Debug)]
+pub(super) struct Gate(AtomicU64);
+
+impl Gate {
+    /// Never known to be fresh.
+    const BOOTSTRAPPING: u64 = 0;
+    /// A store that has no peers has missed nothing.
+    const OPEN: u64 = u64::MAX;
+
+    pub(super) fn open() -> Self {
+        Self(AtomicU64::new(Self::OPEN))
+    }
+
+    /// Why nothing may be said; none if it may. The time since boot is asked for only where it matters.
+    #[inline]
+    pub(super) fn doubt(&self, boot: impl FnOnce() -> Duration) -> Option<Cause> {
+        match self.0.load(Ordering::Acquire) {
+            Self::OPEN => None,
+            Self::BOOTSTRAPPING => Some(Cause::Bootstrapping),
+            until => (boot().as_nanos() > u128::from(until)).then_some(Cause::Stale),
+        }
+    }
+
+    fn set(&self, until: Option<Duration>) {
+        let nanos = |until: Duration| u64::try_from(until.as_nanos()).unwrap_or(Self::OPEN).clamp(1, Self::OPEN - 1);
+        self.0.store(until.map_or(Self::BOOTSTRAPPING, nanos), Ordering::Release);
+    }
+}
+
+/// What writers and the replica share.
+pub(super) struct Replicating {
+    protocol: Mutex<Protocol>,
+    outbox: Mutex<Outbox>,
+    lag: Mutex<Lag>,
+    options: Replication,
+    wake: Sender<()>,
+    wakes: Receiver<()>,
+}
+
+/// What was changed here and has not been numbered yet.
+#[derive(Default)]
+struct Outbox {
+    items: Vec<Item>,
+    /// Some had no room: a number is left out, so that the others notice.
+    overflowed: bool,
+}
+
+impl Replicating {
+    /// Has entries sent that were changed here, and are in the tables.
+    pub(super) fn publish(&self, items: Vec<Item>) {
+        let mut outbox = self.outbox.lock();
+        if outbox.items.len() + items.len() > OUTBOX_MAX {
+            outbox.overflowed = true;
+        } else {
+            outbox.items.extend(items);
+        }
+        drop(outbox);
+        // Somebody who has not woken up yet will find this too.
+        self.wake.try_send(()).ok();
+    }
+
+    /// Numbers what was changed.
+    fn drain(&self, protocol: &mut Protocol, wall: Timestamp) {
+        let Outbox { items, overflowed } = std::mem::take(&mut *self.outbox.lock());
+        if !items.is_empty() {
+            protocol.publish(&items, wall);
+        }
+        if overflowed {
+            protocol.leave_gap();
+        }
+    }
+}
+
+impl fmt::Debug for Replicating {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replicating").field("node", &self.options.node).finish_non_exhaustive()
+    }
+}
+
+/// How far a replica has issued revocations: see [`Replica::position`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    incarnation: u64,
+    sequence: u64,
+}
+
+/// The store could not be made a replica. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicateError {
+    /// It is one already.
+    #[error("the store is a replica already: clone the Replica that there is")]
+    Already,
+    /// The options make no sense.
+    #[error("{0}")]
+    Options(&'static str),
+}
+
+/// A store's part in a cluster: bytes in, bytes out, and a tick. Cheap to clone; clones share one replica.
+///
+/// It has no thread and no socket. Whoever has a transport calls [`tick`](Self::tick) several times a second, hands what
+/// arrives to [`receive`](Self::receive), and sends what [`poll_transmit`](Self::poll_transmit) gives.
+///
+/// A transport must know who is at its other end: a replica believes what its peers say of themselves. It may lose,
+/// repeat, delay and reorder messages.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    store: Store,
+    state: Arc<Replicating>,
+}
+
+impl Store {
+    /// Makes the store a replica in a cluster. From here on checks of what is not revoked give
+    /// [`Unknown`](crate::Verdict::Unknown) until the replica is fresh, and whenever it no longer is.
+    ///
+    /// All replicas of a cluster need the same [key](crate::Options::key), and should have the same limits.
+    ///
+    /// # Errors
+    /// See [`ReplicateError`]. Nothing has changed.
+    pub fn replicate(&self, options: Replication) -> Result<Replica, ReplicateError> {
+        options.validate().map_err(ReplicateError::Options)?;
+        let shared = &self.shared;
+        let reading = shared.reading();
+        let incarnation = reading.wall.max(shared.high_water()).max(shared.clock.wall()).as_nanos();
+        let (wake, wakes) = bounded(1);
+        let state = Arc::new(Replicating {
+            protocol: Mutex::new(Protocol::new(options.clone(), shared.keyring.id(), incarnation)),
+            outbox: Mutex::default(),
+            lag: Mutex::default(),
+            options,
+            wake,
+            wakes,
+        });
+        {
+            // What is written from here on is in the sums and in the outbox.
+            let _writing = self.engine.writing.lock();
+            shared.replicating.set(Arc::clone(&state)).map_err(|_| ReplicateError::Already)?;
+            let limits = shared.limits.clone();
+            let end_of_wide = Box::new(move |entry: &_, scope| super::maintenance::end_of_wide(&limits, entry, scope));
+            shared.denylist.keep_sums(shared.keyring.content_hasher(), end_of_wide);
+        }
+        let replica = Replica { store: self.clone(), state };
+        replica.with(|_, _, _| ());
+        Ok(replica)
+    }
+}
+
+impl Replica {
+    /// Says who the peers are, in place of those before: messages go to them, and are taken from them only.
+    pub fn set_peers(&self, peers: impl IntoIterator<Item = NodeId>) {
+        self.with(|protocol, _, _| protocol.set_peers(peers));
+    }
+
+    /// The name of this replica.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.state.options.node
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Takes in a message of a peer. It may have to wait for the disk.
+    ///
+    /// # Errors
+    /// See [`Rejected`]. Nothing has changed.
+    pub fn receive(&self, from: NodeId, bytes: &[u8]) -> Result<(), Rejected> {
+        let received = self.with(|protocol, now, content| protocol.receive(from, bytes, now, content))?;
+        if let Some(issued) = received {
+            let lag = self.store.shared.clock.wall().saturating_since(issued);
+            self.state.lag.lock().record(lag);
+        }
+        Ok(())
+    }
+
+    /// Does what is due. To be called several times within a [heartbeat](Replication::heartbeat).
+    pub fn tick(&self) {
+        self.with(|protocol, now, content| protocol.tick(now, content));
+    }
+
+    /// The next message to be sent, to each peer in turn; none for now.
+    #[must_use]
+    pub fn poll_transmit(&self) -> Option<Transmit> {
+        self.with(|protocol, _, _| protocol.poll_transmit())
+    }
+
+    /// The next message to be sent to one peer; none for now.
+    #[must_use]
+    pub fn poll_transmit_to(&self, peer: NodeId) -> Option<Transmit> {
+        self.with(|protocol, _, _| protocol.poll_transmit_to(peer))
+    }
+
+    /// Where it is told that something was revoked and is to be sent: for a thread that would otherwise sleep until the
+    /// next tick.
+    #[must_use]
+    pub fn wakes(&self) -> &Receiver<()> {
+        &self.state.wakes
+    }
+
+    /// How recently this replica is known to have held all that it should.
+    #[must_use]
+    pub fn freshness(&self) -> Freshness {
+        self.with(|protocol, now, _| protocol.freshness(now))
+    }
+
+    /// How far this replica has issued: all that was revoked here before this was called, and what it had issued before.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        let (incarnation, sequence) = self.with(|protocol, _, _| protocol.position());
+        Position { incarnation, sequence }
+    }
+
+    /// How many peers are known to hold all up to a position. It is learnt within a round trip and a tick.
+    #[must_use]
+    pub fn held_by(&self, position: Position) -> usize {
+        self.with(|protocol, _, _| protocol.holders((position.incarnation, position.sequence)).count())
+    }
+
+    /// Figures for an operator.
+    #[must_use]
+    pub fn stats(&self) -> ReplicaStats {
+        let [p50, p99, p999] = self.state.lag.lock().percentiles([500, 990, 999]);
+        self.with(|protocol, now, _| {
+            let since = |at: Option<Duration>| at.map(|at| now.saturating_sub(at));
+            let peers = protocol.peers().map(|node| {
+                let (seen, agreed) = protocol.peer_times(node).unwrap_or_default();
+                PeerStats { node, seen: since(seen), agreed: since(agreed) }
+            });
+            let counts = &protocol.counts;
+            ReplicaStats {
+                freshness: protocol.freshness(now),
+                peers: peers.collect(),
+                messages_in: counts.messages_in,
+                bytes_in: counts.bytes_in,
+                messages_out: counts.messages_out,
+                bytes_out: counts.bytes_out,
+                rejected: counts.rejected,
+                refused: counts.refused,
+                dropped: protocol.dropped(),
+                comparisons: counts.comparisons,
+                deltas_in: counts.deltas_in,
+                deltas_out: counts.deltas_out,
+                merged: counts.changed,
+                propagation_p50: p50,
+                propagation_p99: p99,
+                propagation_p999: p999,
+            }
+        })
+    }
+
+    /// Everything that is done with the protocol is done here: what was revoked is numbered first, and afterwards the gate
+    /// says what follows.
+    fn with<T>(&self, act: impl FnOnce(&mut Protocol, Duration, &dyn Content) -> T) -> T {
+        let shared = &*self.store.shared;
+        let content = Held { engine: &self.store.engine, options: &self.state.options };
+        let mut protocol = self.state.protocol.lock();
+        self.state.drain(&mut protocol, shared.clock.wall());
+        let now = shared.clock.boot();
+        let outcome = act(&mut protocol, now, &content);
+        shared.gate.set(match protocol.known_fresh(now) {
+            Some(_) if protocol.is_ungated() => Some(Duration::MAX),
+            known => known.map(|at| at.saturating_add(self.state.options.stale_after)),
+        });
+        outcome
+    }
+}
+
+/// How a replica is doing. Times are as long ago; counts are since it was started.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ReplicaStats {
+    /// How recently it is known to have held all that it should.
+    pub freshness: Freshness,
+    /// How it stands with each peer.
+    pub peers: Vec<PeerStats>,
+    /// Messages taken in.
+    pub messages_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Messages given out to be sent.
+    pub messages_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Messages that were refused.
+    pub rejected: u64,
+    /// Entries of peers that were refused, each time they came: what lies too far in the future, or is kept too long. Alarm
+    /// on any.
+    pub refused: u64,
+    /// Messages that found no room in a queue. What they said is repaired.
+    pub dropped: u64,
+    /// How often contents were compared, because they differed.
+    pub comparisons: u64,
+    /// News taken in.
+    pub deltas_in: u64,
+    /// News given out.
+    pub deltas_out: u64,
+    /// Entries of peers that changed anything.
+    pub merged: u64,
+    /// How long half of the news took to arrive, by the clocks of both ends.
+    pub propagation_p50: Duration,
+    /// The same of 99 in 100.
+    pub propagation_p99: Duration,
+    /// The same of 999 in 1,000.
+    pub propagation_p999: Duration,
+}
+
+/// How a replica stands with a peer.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct PeerStats {
+    /// Who.
+    pub node: NodeId,
+    /// How long ago it was heard of.
+    pub seen: Option<Duration>,
+    /// How long ago it held just what is held here.
+    pub agreed: Option<Duration>,
+}
+
+/// The store, as the protocol sees it.
+struct Held<'a> {
+    engine: &'a Engine,
+    options: &'a Replication,
+}
+
+impl Content for Held<'_> {
+    fn cutoff(&self) -> Bin {
+        let shared = &*self.engine.shared;
+        Bin::of(shared.reading().wall.saturating_sub(shared.policy.leeway))
+    }
+
+    fn horizon(&self) -> Bin {
+        self.engine.shared.horizon()
+    }
+
+    fn root(&self, cutoff: Bin) -> Sum {
+        self.engine.shared.denylist.root(cutoff)
+    }
+
+    fn children(&self, node: Node, cutoff: Bin) -> [Sum; Node::CHILDREN] {
+        self.engine.shared.denylist.children(node, cutoff)
+    }
+
+    fn page(
+        &self,
+        node: Node,
+        from: Locator,
+        cutoff: Bin,
+        bytes: usize,
+        wanted: &dyn Fn(Fingerprint) -> bool,
+    ) -> (Rows, Vec<Item>, Option<Locator>) {
+        let page = self.engine.shared.denylist.page(node, from, cutoff, bytes, wanted);
+        (page.rows, page.items, page.more)
+    }
+
+    fn merge(&self, rows: Rows, items: Vec<Item>) -> Merged {
+        let actor = |number: u32| rows.actors.get(number as usize).cloned();
+        let of_rows = rows.rows.iter().filter_map(|row| {
+            let entry = Entry::Narrow(row.entry(actor(row.actor)));
+            let (digest, locator, shape) = (row.digest, row.locator, row.shape()?);
+            Some(Item { digest, locator, shape, entry, scope: None, label: None })
+        });
+        self.engine.merge(of_rows.chain(items), self.options.max_retention)
+    }
+
+    fn denies(&self, shape: Shape, locator: Locator, digest: Digest) -> bool {
+        let item = self.engine.shared.denylist.item(shape, locator, digest);
+        item.is_some_and(|item| matches!(item.entry, Entry::Narrow(entry) if entry.denies()))
+    }
+}
+
+impl Engine {
+    /// The write path of what peers send: it is held to bounds, applied, logged.
+    fn merge(&self, items: impl Iterator<Item = Item>, max_retention: Option<Duration>) -> Merged {
+        let shared = &*self.shared;
+        let (now, horizon, skew) = (shared.clock.wall(), shared.horizon(), shared.policy.skew);
+        let mut merged = Merged::default();
+        let (mut payload, mut denials, mut undo) = (Vec::new(), Vec::new(), Vec::new());
+
+        let writing = self.writing.lock();
+        if shared.is_closed() {
+            return Merged { incomplete: true, ..merged };
+        }
+        let mut room = shared.capacity.saturating_sub(shared.denylist.len());
+        for item in items {
+            if shared.bin(&item) < horizon {
+                continue;
+            }
+            let known = shared.denylist.item(item.shape, item.locator, item.digest).map(|known| known.entry);
+            let joined =
+                known.clone().map_or_else(|| item.entry.clone(), |known| known.joined_with(item.entry.clone()));
+            if known.as_ref() == Some(&joined) {
+                continue;
+            }
+            if is_refused(&item.entry, now, skew, max_retention) || is_crowded(&joined) {
+                merged.refused += 1;
+                continue;
+            }
+            if known.is_none() {
+                if room == 0 {
+                    merged.incomplete = true;
+                    continue;
+                }
+                room -= 1;
+            }
+            let record = Record::Entry(item);
+            if codec::encode(&record, &mut payload).is_err() {
+                merged.refused += 1;
+                continue;
+            }
+            let Record::Entry(item) = record else { continue };
+            merged.changed += 1;
+            let denying = item.entry.without_undoing(known.as_ref());
+            if denying == item.entry {
+                denials.push(item);
+            } else {
+                denials.push(Item { entry: denying, ..item.clone() });
+                undo.push(item);
+            }
+        }
+        if merged.changed == 0 {
+            return merged;
+        }
+        // From here on it denies, whatever becomes of the disk. What undoes waits for the log.
+        match &self.commits {
+            Some(commits) => {
+                let (duty, _) = Duty::new();
+                let commit = Commit { payload, undo, denials: denials.len(), audits: Vec::new(), duty, is_own: false };
+                commits.send(Message::Commit(commit)).ok();
+                shared.denylist.join_all(denials);
+            }
+            None => shared.denylist.join_all(denials.into_iter().chain(undo)),
+        }
+        drop(writing);
+        if shared.denylist.filter_is_overfull() {
+            self.fit_filter();
+        }
+        merged
+    }
+}
+
+impl Shared {
+    /// The first bin of which nothing is forgotten.
+    fn horizon(&self) -> Bin {
+        let now = self.reading().wall;
+        Bin::of(now.saturating_sub(self.policy.kept_beyond()).saturating_sub(self.policy.leeway))
+    }
+
+    /// The bin in which an entry ends.
+    fn bin(&self, item: &Item) -> Bin {
+        Bin::of(match &item.entry {
+            Entry::Narrow(entry) => entry.until.end(),
+            Entry::Wide(entry) => super::maintenance::end_of_wide(&self.limits, entry, item.scope),
+        })
+    }
+}
