@@ -22,7 +22,6 @@ pub(crate) const CONTENT_SECRET_BYTES: usize = 192;
 pub(crate) struct Bin(u32);
 
 impl Bin {
-    pub(crate) const FIRST: Self = Self(0);
     /// That of entries which do not end.
     pub(crate) const FOR_GOOD: Self = Self(u32::MAX);
 

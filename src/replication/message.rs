@@ -61,8 +61,8 @@ impl Message {
 pub(crate) struct Heartbeat {
     /// When it was sent, by the sender's clock.
     pub(crate) sent: u64,
-    /// When the last heartbeat was sent that the sender has from the receiver, by the receiver's clock; 0 for none.
-    pub(crate) echo: u64,
+    /// The incarnation and the time that the last heartbeat bore which the sender has from the receiver; zeros for none.
+    pub(crate) echo: (u64, u64),
     /// How often the sender has been started, more or less: it rises from start to start.
     pub(crate) incarnation: u64,
     /// How many deltas it has issued since.
@@ -72,6 +72,8 @@ pub(crate) struct Heartbeat {
     pub(crate) root: Sum,
     /// How much it has of what others issued.
     pub(crate) origins: Vec<Known>,
+    /// Whether the sender has caught up since it was started: before that its disk may lack what it issued itself.
+    pub(crate) vouches: bool,
     /// Whether the sender waits for a heartbeat in return.
     pub(crate) wants_reply: bool,
 }

@@ -100,11 +100,13 @@ pub(crate) struct Counts {
 #[derive(Debug, Default)]
 struct Peer {
     queue: Queue,
-    /// When the last of its heartbeats was sent, by its clock.
-    echo: u64,
+    /// The incarnation that its last heartbeat bore, and when it was sent by its clock, which may begin anew with each.
+    echo: (u64, u64),
     /// When it was last heard of.
     seen: Option<Duration>,
-    /// When it last held just what we hold.
+    /// Whether it has held just what we hold, since we were started.
+    has_agreed: bool,
+    /// When it last did, having caught up itself.
     agreed: Option<Duration>,
     /// When its content was first found to differ, since it last did not.
     differs: Option<Duration>,
@@ -279,6 +281,18 @@ impl Protocol {
         }
     }
 
+    /// Whether this replica has held just what the others hold that it relies on, since it was started: what its own disk
+    /// may have lost is back, as far as any of them had it. Whether they had caught up themselves does not matter, or all
+    /// would wait for each other.
+    fn has_caught_up(&self) -> bool {
+        let has_agreed = |node: &NodeId| self.peers.get(node).is_some_and(|peer| peer.has_agreed);
+        match &self.options.trust {
+            Trust::Nothing => true,
+            Trust::Issuers(issuers) => issuers.iter().all(|node| *node == self.options.node || has_agreed(node)),
+            Trust::Anchors { agreeing, anchors } => anchors.iter().filter(|node| has_agreed(node)).count() >= *agreeing,
+        }
+    }
+
     pub(crate) fn freshness(&self, now: Duration) -> Freshness {
         let Some(at) = self.known_fresh(now) else { return Freshness::Bootstrapping };
         let age = now.saturating_sub(at);
@@ -394,12 +408,14 @@ impl Protocol {
     }
 
     fn on_heartbeat(&mut self, from: NodeId, heartbeat: Heartbeat, now: Duration, content: &dyn Content) {
-        let Heartbeat { sent, echo, incarnation, sequence, cutoff, root, origins, wants_reply } = heartbeat;
+        let Heartbeat { sent, echo, incarnation, sequence, cutoff, root, origins, vouches, wants_reply } = heartbeat;
         let is_equal = content.horizon() <= cutoff && cutoff <= content.cutoff().next() && content.root(cutoff) == root;
         // It was sent after the heartbeat that it echoes: what it says was so then, or later.
-        let at = Some(Duration::from_nanos(echo)).filter(|at| echo > 0 && *at <= now);
+        let at = Some(Duration::from_nanos(echo.1)).filter(|at| echo.0 == self.incarnation && *at <= now);
         let mut all = origins;
-        all.push(super::message::Known { origin: from, incarnation, sequence, age: 0 });
+        if vouches {
+            all.push(super::message::Known { origin: from, incarnation, sequence, age: 0 });
+        }
         self.refute(from, from, incarnation);
         let mut lacks = false;
         for known in &all {
@@ -417,9 +433,10 @@ impl Protocol {
             }
         }
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.echo = peer.echo.max(sent);
+        peer.echo = peer.echo.max((incarnation, sent));
         if is_equal {
-            peer.agreed = peer.agreed.max(at);
+            peer.has_agreed = true;
+            peer.agreed = peer.agreed.max(at.filter(|_| vouches));
             peer.differs = None;
             peer.fetches.clear();
         } else {
@@ -431,7 +448,7 @@ impl Protocol {
             let has_waited = now.saturating_sub(since) >= grace;
             let pause = heartbeat * if peer.fetching > 0 { PATIENCE } else { 1 };
             let is_idle = peer.compared.is_none_or(|at| now.saturating_sub(at) >= pause);
-            let is_urgent = self.origins.heard(from).is_none() && (lacks || peer.agreed.is_none());
+            let is_urgent = self.origins.heard(from).is_none() && (lacks || !peer.has_agreed);
             if is_idle && (has_waited || is_urgent) {
                 self.compare(from, now, content);
             }
@@ -441,11 +458,11 @@ impl Protocol {
         }
     }
 
-    /// Tells a peer that numbers its deltas anew under an old incarnation.
+    /// Tells a peer that has been started anew, and does not know that it bore a later incarnation before.
     fn refute(&mut self, from: NodeId, origin: NodeId, incarnation: u64) {
-        if from == origin
-            && let Some(later) = self.origins.incarnation(origin).filter(|known| *known > incarnation)
-        {
+        let heard = self.peers.get(&from).map(|peer| peer.echo.0);
+        let later = heard.max(self.origins.incarnation(origin)).filter(|known| from == origin && *known > incarnation);
+        if let Some(later) = later {
             self.send(from, &Message::Held { incarnation: later, sequence: 0 });
         }
     }
@@ -657,10 +674,11 @@ impl Protocol {
             Trust::Anchors { .. } | Trust::Nothing => Vec::new(),
         };
         let (incarnation, sequence) = self.position();
+        let vouches = self.has_caught_up();
         // What was issued before this is in the sum.
         let root = content.root(cutoff);
         let sent = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let heartbeat = Heartbeat { sent, echo, incarnation, sequence, cutoff, root, origins, wants_reply };
+        let heartbeat = Heartbeat { sent, echo, incarnation, sequence, cutoff, root, origins, vouches, wants_reply };
         self.send(to, &Message::Heartbeat(heartbeat));
     }
 

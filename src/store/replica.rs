@@ -358,7 +358,7 @@ struct Held<'a> {
 impl Content for Held<'_> {
     fn cutoff(&self) -> Bin {
         let shared = &*self.engine.shared;
-        Bin::of(shared.reading().wall.saturating_sub(shared.policy.leeway))
+        Bin::of(shared.clock.wall().saturating_sub(shared.policy.leeway))
     }
 
     fn horizon(&self) -> Bin {
