@@ -95,10 +95,10 @@ pub use model::{
 };
 pub use replication::{ClusterId, Freshness, NodeId, Rejected, Replication, Transmit};
 pub use store::{
-    Acknowledgement, CloseError, CopyError, Durability, Explanation, Fact, MaintenanceReport, OpenError, Options,
-    PeerStats, Pending, Position, Receipt, Replica, ReplicaStats, ReplicateError, SalvageError, SalvageReport,
-    SnapshotError, SnapshotReport, Stats, Store, TenantStore, Verification, VerifyError, WriteError, salvage,
-    salvage_on, verify, verify_on,
+    Acknowledgement, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact,
+    MaintenanceReport, OpenError, Options, PeerStats, Pending, Position, Receipt, Replica, ReplicaStats,
+    ReplicateError, SalvageError, SalvageReport, SnapshotError, SnapshotReport, Stats, Store, TenantStore,
+    Verification, VerifyError, WriteError, salvage, salvage_on, verify, verify_on,
 };
 
 /// The README's examples are tests.

@@ -57,6 +57,14 @@ impl Entry {
         self
     }
 
+    /// Whether it denies whatever names its subject.
+    pub(crate) fn denies_outright(&self) -> bool {
+        match self {
+            Self::Narrow(entry) => entry.denies(),
+            Self::Wide(entry) => entry.disabled_since().is_some(),
+        }
+    }
+
     /// The entry without what it would undo, where this is known: joined in, it un-denies nothing.
     pub(crate) fn without_undoing(&self, known: Option<&Self>) -> Self {
         let mut entry = self.clone();

@@ -134,6 +134,7 @@ pub struct Replication {
     pub(crate) heartbeat: Duration,
     pub(crate) fanout: usize,
     pub(crate) max_retention: Option<Duration>,
+    pub(crate) canary: Option<Duration>,
 }
 
 impl Replication {
@@ -171,7 +172,14 @@ impl Replication {
             heartbeat: Duration::from_secs(1),
             fanout: 6,
             max_retention: None,
+            canary: None,
         }
+    }
+
+    /// How often a [canary](crate::Replica::start_canary) is sent out. Default: never.
+    pub fn canary(mut self, period: Duration) -> Self {
+        self.canary = Some(period);
+        self
     }
 
     pub(crate) fn validate(&self) -> Result<(), &'static str> {

@@ -47,7 +47,7 @@ pub(crate) trait Content {
     ) -> (Rows, Vec<Item>, Option<Locator>);
     /// Takes in a peer's entries.
     fn merge(&self, rows: Rows, items: Vec<Item>) -> Merged;
-    /// Whether a narrow subject is denied.
+    /// Whether whatever names a subject is denied.
     fn denies(&self, shape: Shape, locator: Locator, digest: Digest) -> bool;
 }
 
@@ -228,10 +228,9 @@ impl Protocol {
         self.peers.iter().filter(move |(_, peer)| peer.holds >= Some(position)).map(|(id, _)| *id)
     }
 
-    /// Asks every peer whether it denies a subject.
-    pub(crate) fn probe(&mut self, number: u64, shape: Shape, locator: Locator, digest: Digest) {
-        let to: Vec<NodeId> = self.peers().collect();
-        self.send_all(&to, &Message::Probe { number, shape, locator, digest });
+    /// Asks some peers whether they deny a subject.
+    pub(crate) fn probe(&mut self, to: &[NodeId], number: u64, shape: Shape, locator: Locator, digest: Digest) {
+        self.send_all(to, &Message::Probe { number, shape, locator, digest });
     }
 
     /// What peers answered to probes since this was last asked.
@@ -735,7 +734,7 @@ fn append(all: &mut Rows, more: Rows) {
     let first = u32::try_from(all.actors.len()).unwrap_or(u32::MAX);
     all.actors.extend(more.actors);
     all.rows.extend(more.rows.into_iter().map(|mut row| {
-        row.actor = row.actor.checked_add(first).unwrap_or(u32::MAX);
+        row.actor = row.actor.saturating_add(first);
         row
     }));
 }

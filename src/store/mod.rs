@@ -5,6 +5,7 @@
 //! that asked for it goes on; what undoes, only once it is logged: whatever fails, it fails on the side of denying.
 
 mod auditing;
+mod canary;
 mod check;
 mod committer;
 mod error;
@@ -38,6 +39,7 @@ use crate::sync::Mutex;
 use crate::sync::channel::Sender;
 use crate::sync::thread::JoinHandle;
 
+pub use canary::{CanaryAlarm, CanaryReport};
 pub use error::{CloseError, CopyError, OpenError, SnapshotError, WriteError};
 pub use explain::{Explanation, Fact};
 pub use maintenance::MaintenanceReport;

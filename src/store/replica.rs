@@ -15,8 +15,9 @@ use crate::model::{Bin, Cause, Digest, Entry, Fingerprint, Item, Locator, Node, 
 use crate::replication::{
     Content, Freshness, Merged, NodeId, Protocol, Rejected, Replication, Transmit, is_crowded, is_refused,
 };
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 
+use super::canary::{Canary, CanaryAlarm};
 use super::committer::{Commit, Message};
 use super::lag::Lag;
 use super::receipt::Duty;
@@ -24,6 +25,8 @@ use super::{Engine, Shared, Store};
 
 /// How many changed entries may wait to be numbered.
 const OUTBOX_MAX: usize = 65_536;
+/// How many alarms may wait to be looked at.
+const ALARMS_MAX: usize = 16;
 
 /// Until when "nothing denies it" may be said, in nanoseconds since boot.
 #[derive(Debug)]
@@ -60,9 +63,15 @@ pub(super) struct Replicating {
     protocol: Mutex<Protocol>,
     outbox: Mutex<Outbox>,
     lag: Mutex<Lag>,
+    pub(super) canary: Mutex<Canary>,
     options: Replication,
     wake: Sender<()>,
     wakes: Receiver<()>,
+    alarm: Sender<CanaryAlarm>,
+    alarms: Receiver<CanaryAlarm>,
+    /// Held by nobody for long: what is waited for is told by `progressed`.
+    progress: Mutex<()>,
+    progressed: Condvar,
 }
 
 /// What was changed here and has not been numbered yet.
@@ -85,6 +94,15 @@ impl Replicating {
         drop(outbox);
         // Somebody who has not woken up yet will find this too.
         self.wake.try_send(()).ok();
+    }
+
+    pub(super) fn options(&self) -> &Replication {
+        &self.options
+    }
+
+    /// Leaves an alarm, if there is room for it.
+    pub(super) fn raise(&self, alarm: CanaryAlarm) {
+        self.alarm.try_send(alarm).ok();
     }
 
     /// Numbers what was changed.
@@ -151,13 +169,19 @@ impl Store {
         let reading = shared.reading();
         let incarnation = reading.wall.max(shared.high_water()).max(shared.clock.wall()).as_nanos();
         let (wake, wakes) = bounded(1);
+        let (alarm, alarms) = bounded(ALARMS_MAX);
         let state = Arc::new(Replicating {
             protocol: Mutex::new(Protocol::new(options.clone(), shared.keyring.id(), incarnation)),
             outbox: Mutex::default(),
             lag: Mutex::default(),
+            canary: Mutex::default(),
             options,
             wake,
             wakes,
+            alarm,
+            alarms,
+            progress: Mutex::default(),
+            progressed: Condvar::default(),
         });
         {
             // What is written from here on is in the sums and in the outbox.
@@ -197,6 +221,9 @@ impl Replica {
     /// See [`Rejected`]. Nothing has changed.
     pub fn receive(&self, from: NodeId, bytes: &[u8]) -> Result<(), Rejected> {
         let received = self.with(|protocol, now, content| protocol.receive(from, bytes, now, content))?;
+        // Whoever waits has seen what was so before this, or is woken.
+        drop(self.state.progress.lock());
+        self.state.progressed.notify_all();
         if let Some(issued) = received {
             let lag = self.store.shared.clock.wall().saturating_since(issued);
             self.state.lag.lock().record(lag);
@@ -206,7 +233,21 @@ impl Replica {
 
     /// Does what is due. To be called several times within a [heartbeat](Replication::heartbeat).
     pub fn tick(&self) {
-        self.with(|protocol, now, content| protocol.tick(now, content));
+        self.tend_canary();
+        self.with(|protocol, now, content| {
+            self.state.canary.lock().follow(protocol, now);
+            protocol.tick(now, content);
+        });
+    }
+
+    /// Where alarms are told of: that a [canary](Self::start_canary) was not denied everywhere in time.
+    #[must_use]
+    pub fn alarms(&self) -> &Receiver<CanaryAlarm> {
+        &self.state.alarms
+    }
+
+    pub(super) fn state(&self) -> &Replicating {
+        &self.state
     }
 
     /// The next message to be sent, to each peer in turn; none for now.
@@ -247,6 +288,20 @@ impl Replica {
         self.with(|protocol, _, _| protocol.holders((position.incarnation, position.sequence)).count())
     }
 
+    /// Waits until so many peers are known to hold all up to a position, and tells whether they are. Others must go on
+    /// driving the replica meanwhile.
+    #[must_use = "false says that they may not hold it"]
+    pub fn wait_until_held(&self, position: Position, peers: usize, at_most: Duration) -> bool {
+        let begun = self.store.shared.clock.boot();
+        let mut progress = self.state.progress.lock();
+        while self.held_by(position) < peers {
+            let passed = self.store.shared.clock.boot().saturating_sub(begun);
+            let Some(left) = at_most.checked_sub(passed).filter(|left| !left.is_zero()) else { return false };
+            self.state.progressed.wait_for(&mut progress, left);
+        }
+        true
+    }
+
     /// Figures for an operator.
     #[must_use]
     pub fn stats(&self) -> ReplicaStats {
@@ -281,7 +336,7 @@ impl Replica {
 
     /// Everything that is done with the protocol is done here: what was revoked is numbered first, and afterwards the gate
     /// says what follows.
-    fn with<T>(&self, act: impl FnOnce(&mut Protocol, Duration, &dyn Content) -> T) -> T {
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Protocol, Duration, &dyn Content) -> T) -> T {
         let shared = &*self.store.shared;
         let content = Held { engine: &self.store.engine, options: &self.state.options };
         let mut protocol = self.state.protocol.lock();
@@ -397,7 +452,7 @@ impl Content for Held<'_> {
 
     fn denies(&self, shape: Shape, locator: Locator, digest: Digest) -> bool {
         let item = self.engine.shared.denylist.item(shape, locator, digest);
-        item.is_some_and(|item| matches!(item.entry, Entry::Narrow(entry) if entry.denies()))
+        item.is_some_and(|item| item.entry.denies_outright())
     }
 }
 

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rescind::storage::MemoryStorage;
-use rescind::{
-    Freshness, Key, ManualClock, NodeId, Options, Replica, Replication, Store, Timestamp,
-};
+use rescind::{Freshness, Key, ManualClock, NodeId, Options, Replica, Replication, Store, Timestamp};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::network::{Agenda, Event, Random, Weather};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rescind::{Cause, Credential, Replication, Revocation, Subject, Timestamp, Verdict};
 
-use crate::cluster::{Cluster, START, STALE_AFTER};
+use crate::cluster::{Cluster, STALE_AFTER, START};
 use crate::network::{Event, Random, Weather};
 
 const SKEW: Duration = Duration::from_secs(60);
@@ -85,8 +85,9 @@ impl Outcome {
     }
 
     pub(crate) fn counts(&self) -> String {
-        let Self { events, revocations, checks, clear, bootstrapping, stale, crashes, wipes, partitions, bytes, .. } =
-            self;
+        let Self {
+            events, revocations, checks, clear, bootstrapping, stale, crashes, wipes, partitions, bytes, ..
+        } = self;
         format!(
             "events={events} revocations={revocations} checks={checks} clear={clear} bootstrapping={bootstrapping} \
              stale={stale} crashes={crashes} wipes={wipes} partitions={partitions} bytes={bytes}"
@@ -128,7 +129,12 @@ impl Scenario {
         let options = move |node| {
             let issuers = (0..issuers).map(Cluster::id);
             let options = match by_anchors {
-                true => Replication::agreeing_with("simulated", node, others(node, issuers.clone()).len(), others(node, issuers)),
+                true => Replication::agreeing_with(
+                    "simulated",
+                    node,
+                    others(node, issuers.clone()).len(),
+                    others(node, issuers),
+                ),
                 false => Replication::trusting_issuers("simulated", node, issuers),
             };
             options.stale_after(STALE_AFTER)
@@ -255,7 +261,16 @@ impl Scenario {
         for (what, number) in done {
             let at = self.cluster.now;
             self.outcome.revocations += 1;
-            self.revoked.push(Revoked { what, number, origin, at, epoch, undone: false, origin_lost_it: false, gone: false });
+            self.revoked.push(Revoked {
+                what,
+                number,
+                origin,
+                at,
+                epoch,
+                undone: false,
+                origin_lost_it: false,
+                gone: false,
+            });
         }
         self.cluster.settle(origin);
     }
@@ -303,7 +318,9 @@ impl Scenario {
             }
             self.outcome.crashes += 1;
             let loses_power = self.cluster.random.chance(500);
-            if std::env::var("RESCIND_SEED").is_ok() { println!("{:?} crash {node}", self.cluster.now); }
+            if std::env::var("RESCIND_SEED").is_ok() {
+                println!("{:?} crash {node}", self.cluster.now);
+            }
             self.cluster.stop(node, loses_power);
             self.down[node] = Some(self.cluster.now + Duration::from_millis(self.cluster.random.below(15_000)));
         }
@@ -314,7 +331,9 @@ impl Scenario {
         if self.cluster.is_up(node) && !self.cluster.nodes[node].is_hostile {
             self.give_up_what_only_one_has(node);
             self.outcome.wipes += 1;
-            if std::env::var("RESCIND_SEED").is_ok() { println!("{:?} wipe {node}", self.cluster.now); }
+            if std::env::var("RESCIND_SEED").is_ok() {
+                println!("{:?} wipe {node}", self.cluster.now);
+            }
             self.cluster.stop(node, true);
             self.cluster.wipe(node);
             self.down[node] = Some(self.cluster.now + Duration::from_millis(self.cluster.random.below(15_000)));
@@ -386,7 +405,11 @@ impl Scenario {
             if !matches!(revoked.what, What::User | What::Disabled) || revoked.epoch <= horizon {
                 let what = told();
                 if std::env::var("RESCIND_SEED").is_ok() && self.outcome.stale_clear == 0 {
-                    println!("at {:?} {what}: {:#?}", self.cluster.now, self.cluster.nodes[node].replica.as_ref().unwrap().stats());
+                    println!(
+                        "at {:?} {what}: {:#?}",
+                        self.cluster.now,
+                        self.cluster.nodes[node].replica.as_ref().unwrap().stats()
+                    );
                     for (index, node) in self.cluster.nodes.iter().enumerate() {
                         let verdict = node.store().map(|store| store.check(&revoked.credential()));
                         println!("  {index} hostile {} disk {} {verdict:?}", node.is_hostile, node.disk.is_some());
@@ -422,13 +445,22 @@ impl Scenario {
             }
         }
         self.pass(self.cluster.now + Duration::from_secs(30), false);
-        let honest: Vec<usize> = (0..self.cluster.nodes.len()).filter(|node| !self.cluster.nodes[*node].is_hostile).collect();
+        let honest: Vec<usize> =
+            (0..self.cluster.nodes.len()).filter(|node| !self.cluster.nodes[*node].is_hostile).collect();
         if std::env::var("RESCIND_SEED").is_ok() {
             for (index, node) in self.cluster.nodes.iter().enumerate() {
                 let replica = node.replica.as_ref().unwrap();
                 let wall = rescind::Clock::wall(&node.clock);
-                println!("{index} {} wall {wall} stats {} {:?}", node.id, replica.store().stats().borne_out_time, replica.stats());
-                println!("  {:?}", self.revoked.iter().filter(|r| r.origin == index).map(|r| r.number).collect::<Vec<_>>());
+                println!(
+                    "{index} {} wall {wall} stats {} {:?}",
+                    node.id,
+                    replica.store().stats().borne_out_time,
+                    replica.stats()
+                );
+                println!(
+                    "  {:?}",
+                    self.revoked.iter().filter(|r| r.origin == index).map(|r| r.number).collect::<Vec<_>>()
+                );
             }
         }
         for &node in &honest {

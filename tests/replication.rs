@@ -1,0 +1,426 @@
+//! A store and its peers: what is told, what is refused, and when nothing may be said.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed test panics")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rescind::storage::MemoryStorage;
+use rescind::{
+    Cause, Credential, Freshness, Key, ManualClock, NodeId, Options, Rejected, Replica, ReplicateError, Replication,
+    Revocation, Store, Subject, Timestamp, Verdict,
+};
+
+const T0: u64 = 1_800_000_000;
+const TICK: Duration = Duration::from_millis(250);
+
+fn id(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 16])
+}
+
+fn options(clock: &ManualClock) -> Options {
+    Options::new().key(Key::from_bytes([3; 32])).clock(clock.clone()).background(false)
+}
+
+fn trusting(node: u8, issuers: &[u8]) -> Replication {
+    Replication::trusting_issuers("test", id(node), issuers.iter().map(|issuer| id(*issuer)))
+}
+
+/// Some replicas that share a clock, and hand each other whatever they have to say.
+struct Group {
+    clock: ManualClock,
+    replicas: Vec<Replica>,
+}
+
+impl Group {
+    fn new(replications: Vec<Replication>) -> Self {
+        let clock = ManualClock::at(Timestamp::from_secs(T0));
+        let replicas = replications.into_iter().map(|replication| {
+            let store = options(&clock).open_in_memory().unwrap();
+            store.replicate(replication).unwrap()
+        });
+        let group = Self { replicas: replicas.collect(), clock };
+        group.meet();
+        group
+    }
+
+    /// So many that all issue.
+    fn of(count: u8) -> Self {
+        let all: Vec<u8> = (1..=count).collect();
+        Self::new(all.iter().map(|node| trusting(*node, &all)).collect())
+    }
+
+    fn meet(&self) {
+        for replica in &self.replicas {
+            replica.set_peers(self.replicas.iter().map(Replica::node));
+        }
+    }
+
+    fn store(&self, index: usize) -> &Store {
+        self.replicas[index].store()
+    }
+
+    /// Hands over all that is to be sent, until nothing is, but for what `lost` says is lost.
+    fn deliver(&self, lost: impl Fn(NodeId, NodeId) -> bool) {
+        loop {
+            let mut idle = true;
+            for sender in &self.replicas {
+                while let Some(message) = sender.poll_transmit() {
+                    idle = false;
+                    let receiver = self.replicas.iter().find(|replica| replica.node() == message.to).unwrap();
+                    if !lost(sender.node(), message.to) {
+                        receiver.receive(sender.node(), &message.bytes).unwrap();
+                    }
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn pass(&self, time: Duration) {
+        self.pass_without(time, |_, _| false);
+    }
+
+    fn pass_without(&self, time: Duration, lost: impl Fn(NodeId, NodeId) -> bool) {
+        let mut passed = Duration::ZERO;
+        while passed < time {
+            self.clock.advance(TICK);
+            passed += TICK;
+            self.replicas.iter().for_each(Replica::tick);
+            self.deliver(&lost);
+        }
+    }
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn token(name: &str) -> Credential<'_> {
+    Credential::new().token(name).issued_at_secs(T0 - 100)
+}
+
+fn user(name: &str) -> Credential<'_> {
+    Credential::new().user(name).issued_at_secs(T0 - 100)
+}
+
+fn is_revoked(store: &Store, credential: &Credential<'_>) -> bool {
+    matches!(store.check(credential), Verdict::Revoked(_))
+}
+
+#[test]
+fn a_store_without_peers_answers_at_once_and_one_with_peers_once_it_has_caught_up() {
+    let clock = ManualClock::at(Timestamp::from_secs(T0));
+    let store = options(&clock).open_in_memory().unwrap();
+    assert_eq!(store.check(&token("t")), Verdict::Clear);
+    store.revoke(Revocation::of(Subject::token("known"))).unwrap();
+    let _replica = store.replicate(trusting(1, &[1, 2])).unwrap();
+    assert_eq!(store.check(&token("t")), Verdict::Unknown(Cause::Bootstrapping));
+    assert!(is_revoked(&store, &token("known")), "what is held binds");
+    assert_eq!(store.replicate(trusting(1, &[1, 2])).unwrap_err(), ReplicateError::Already);
+
+    let group = Group::of(2);
+    assert_eq!(group.store(0).check(&token("t")), Verdict::Unknown(Cause::Bootstrapping));
+    assert_eq!(group.replicas[0].freshness(), Freshness::Bootstrapping);
+    group.pass(secs(3));
+    assert_eq!(group.store(0).check(&token("t")), Verdict::Clear);
+    assert!(matches!(group.replicas[0].freshness(), Freshness::Fresh { age } if age <= secs(2)));
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let store = options(&ManualClock::at(Timestamp::from_secs(T0))).open_in_memory().unwrap();
+    let refused = [
+        Replication::trusting_issuers("test", id(1), []),
+        Replication::agreeing_with("test", id(1), 0, [id(2)]),
+        Replication::agreeing_with("test", id(1), 2, [id(2)]),
+        trusting(1, &[2]).stale_after(secs(1)),
+    ];
+    for options in refused {
+        assert!(matches!(store.replicate(options), Err(ReplicateError::Options(_))));
+    }
+    assert_eq!(store.check(&token("t")), Verdict::Clear, "nothing has changed");
+}
+
+#[test]
+fn what_is_revoked_on_one_is_denied_on_all_and_undone_on_all() {
+    let group = Group::of(3);
+    group.pass(secs(3));
+    group.store(0).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    group.store(1).disable(Subject::user("u")).unwrap();
+    let many = (0..2_000).map(|n| Revocation::of(Subject::token(format!("many-{n}"))));
+    group.store(2).revoke_many(many).unwrap();
+    group.deliver(|_, _| false);
+    for index in 0..3 {
+        assert!(is_revoked(group.store(index), &token("t")) && is_revoked(group.store(index), &user("u")));
+        assert!((0..2_000).all(|n| is_revoked(group.store(index), &token(&format!("many-{n}")))));
+    }
+    group.store(2).lift(Subject::token("t")).unwrap();
+    group.store(2).enable(Subject::user("u")).unwrap();
+    group.deliver(|_, _| false);
+    for index in 0..3 {
+        assert_eq!(group.store(index).check(&token("t")), Verdict::Clear);
+        let fresh_login = Credential::new().user("u").issued_at_secs(T0 + 60);
+        assert_eq!(group.store(index).check(&fresh_login), Verdict::Clear);
+        assert!(is_revoked(group.store(index), &user("u")), "disabling made everyone log in again");
+    }
+}
+
+#[test]
+fn a_replica_that_hears_nothing_says_so_and_one_that_missed_something_catches_up_first() {
+    let group = Group::of(2);
+    group.pass(secs(3));
+    let cut = |_, _| true;
+    group.pass_without(secs(8), cut);
+    assert_eq!(group.store(1).check(&token("t")), Verdict::Clear);
+    group.pass_without(secs(4), cut);
+    group.store(0).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    assert_eq!(group.store(1).check(&token("t")), Verdict::Unknown(Cause::Stale));
+    assert!(matches!(group.replicas[1].freshness(), Freshness::Stale { age } if age > secs(10)));
+    // The news itself is lost for good: the gap is noticed, and contents are compared.
+    group.deliver(cut);
+    for _ in 0..40 {
+        group.pass(TICK);
+        assert_ne!(group.store(1).check(&token("t")), Verdict::Clear);
+    }
+    assert!(is_revoked(group.store(1), &token("t")));
+    assert_eq!(group.store(1).check(&token("other")), Verdict::Clear);
+    assert!(group.replicas.iter().any(|replica| replica.stats().comparisons > 0));
+}
+
+#[test]
+fn silence_of_one_issuer_is_not_made_up_for_by_the_others() {
+    let group = Group::of(3);
+    group.pass(secs(3));
+    // The third reaches nobody; the first two hear each other.
+    group.pass_without(secs(15), |from, to| from == id(3) || to == id(3));
+    assert_eq!(group.store(0).check(&token("t")), Verdict::Unknown(Cause::Stale));
+    // Through the second, the first hears of the third.
+    group.pass_without(secs(6), |from, to| (from, to) == (id(3), id(1)) || (from, to) == (id(1), id(3)));
+    assert_eq!(group.store(0).check(&token("t")), Verdict::Clear);
+}
+
+#[test]
+fn who_agrees_with_enough_anchors_is_fresh() {
+    let anchors = [id(1), id(2), id(3)];
+    let agreeing = |node: u8| {
+        Replication::agreeing_with("test", id(node), 2, anchors.into_iter().filter(move |one| *one != id(node)))
+    };
+    let group = Group::new((1..=4).map(agreeing).collect());
+    group.pass(secs(4));
+    assert!((0..4).all(|index| group.store(index).check(&token("t")) == Verdict::Clear));
+    // With one of the three it cannot agree, and that is too few: there were two to be agreed with, for each of them.
+    group.pass_without(secs(12), |from, to| from == id(3) || to == id(3));
+    assert_eq!(group.store(3).check(&token("t")), Verdict::Clear);
+    assert_eq!(group.store(0).check(&token("t")), Verdict::Unknown(Cause::Stale));
+    group.store(3).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    group.pass(secs(4));
+    assert!((0..4).all(|index| is_revoked(group.store(index), &token("t"))), "anyone may issue");
+    assert_eq!(group.store(0).check(&token("other")), Verdict::Clear);
+}
+
+#[test]
+fn who_answers_when_stale_always_answers() {
+    let group = Group::new(vec![Replication::answering_when_stale("test", id(1)), trusting(2, &[1, 2])]);
+    assert_eq!(group.store(0).check(&token("t")), Verdict::Clear);
+    group.store(1).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    group.pass(secs(4));
+    assert!(is_revoked(group.store(0), &token("t")));
+    group.pass_without(secs(60), |_, _| true);
+    assert_eq!(group.store(0).check(&token("other")), Verdict::Clear);
+}
+
+#[test]
+fn a_position_is_held_once_peers_say_so() {
+    let group = Group::of(3);
+    group.pass(secs(3));
+    group.store(0).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    let position = group.replicas[0].position();
+    assert_eq!(group.replicas[0].held_by(position), 0);
+    assert!(!group.replicas[0].wait_until_held(position, 1, Duration::ZERO));
+    group.pass_without(TICK * 2, |_, to| to == id(3));
+    assert_eq!(group.replicas[0].held_by(position), 1);
+    group.pass(secs(4));
+    assert_eq!(group.replicas[0].held_by(position), 2);
+    assert!(group.replicas[0].wait_until_held(position, 2, Duration::ZERO));
+}
+
+#[test]
+fn waiting_ends_when_the_last_peer_tells() {
+    let group = Group::of(2);
+    group.pass(secs(3));
+    group.store(0).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    let (replica, position) = (group.replicas[0].clone(), group.replicas[0].position());
+    let waiter = std::thread::spawn(move || replica.wait_until_held(position, 1, secs(600)));
+    group.pass(secs(2));
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn the_canary_is_denied_everywhere_or_there_is_an_alarm() {
+    let group =
+        Group::new(vec![trusting(1, &[1, 2, 3]).canary(secs(30)), trusting(2, &[1, 2, 3]), trusting(3, &[1, 2, 3])]);
+    group.pass(secs(3));
+    let report = group.replicas[0].canary().unwrap();
+    assert!(report.is_denied_everywhere(), "{report:?}");
+    assert_eq!((report.number, report.denied_by.len()), (1, 2));
+    assert!(group.replicas[0].alarms().is_empty());
+    // The news reach the third no more, and nor do questions.
+    group.pass_without(secs(45), |_, to| to == id(3));
+    let alarm = group.replicas[0].alarms().try_recv().unwrap();
+    assert_eq!((alarm.number, alarm.denied_here, alarm.missing), (2, true, vec![id(3)]));
+    assert!(group.replicas[0].alarms().is_empty(), "one alarm for one canary");
+    group.pass(secs(40));
+    assert!(group.replicas[0].canary().unwrap().is_denied_everywhere());
+    assert_eq!(group.store(0).len(), group.store(1).len());
+}
+
+#[test]
+fn messages_of_others_are_refused_before_they_are_looked_at() {
+    let clock = ManualClock::at(Timestamp::from_secs(T0));
+    let replica = |key: u8, cluster: &str, node: u8| {
+        let options = options(&clock).key(Key::from_bytes([key; 32]));
+        let store = options.open_in_memory().unwrap();
+        let replica = store.replicate(Replication::trusting_issuers(cluster, id(node), [id(1), id(2)])).unwrap();
+        replica.set_peers([id(1), id(2)]);
+        replica.tick();
+        replica
+    };
+    let ours = replica(3, "test", 1);
+    let message = |from: &Replica| from.poll_transmit_to(id(1)).unwrap().bytes;
+    assert_eq!(ours.receive(id(2), &message(&replica(3, "other", 2))), Err(Rejected::OtherCluster));
+    assert_eq!(ours.receive(id(2), &message(&replica(4, "test", 2))), Err(Rejected::OtherKey));
+    let good = message(&replica(3, "test", 2));
+    assert_eq!(ours.receive(id(9), &good), Err(Rejected::Stranger { from: id(9) }));
+    let mut next = good.to_vec();
+    next[4] += 1;
+    assert_eq!(ours.receive(id(2), &next), Err(Rejected::Version { version: 2 }));
+    assert_eq!(ours.receive(id(2), &vec![0; 3 << 20]), Err(Rejected::TooLong { bytes: 3 << 20 }));
+    for place in 0..good.len() {
+        let mut damaged = good.to_vec();
+        damaged[place] ^= 0x10;
+        assert!(ours.receive(id(2), &damaged).is_err(), "{place}");
+        assert!(ours.receive(id(2), &good[..place]).is_err(), "{place}");
+    }
+    assert_eq!(ours.receive(id(2), &good), Ok(()));
+    assert_eq!(ours.stats().messages_in, 1);
+    assert_eq!(ours.stats().rejected as usize, 5 + 2 * good.len());
+}
+
+/// A peer whose clock is years ahead, or who says so, cannot revoke what is yet to be issued, nor undo what is yet to be
+/// revoked; and the rest goes on.
+#[test]
+fn what_lies_in_the_future_is_refused_and_the_rest_goes_on() {
+    let group = Group::of(2);
+    let clock = ManualClock::at(Timestamp::from_secs(T0 + 365 * 24 * 3600));
+    let store = options(&clock).open_in_memory().unwrap();
+    let hostile = store.replicate(Replication::answering_when_stale("test", id(9))).unwrap();
+    hostile.set_peers([id(1), id(2)]);
+    let mut group = group;
+    group.replicas.push(hostile);
+    group.meet();
+    group.pass(secs(3));
+    group.store(0).revoke(Revocation::of(Subject::session("s"))).unwrap();
+    group.pass(secs(1));
+    store.revoke(Revocation::of(Subject::everyone())).unwrap();
+    store.revoke(Revocation::of(Subject::session("s"))).unwrap();
+    store.lift(Subject::session("s")).unwrap();
+    store.revoke(Revocation::of(Subject::token("t"))).unwrap();
+    group.pass(secs(5));
+    for index in 0..2 {
+        let store = group.store(index);
+        let session = Credential::new().session("s").issued_at_secs(T0 - 100);
+        assert!(is_revoked(store, &session), "the lift is refused");
+        assert_eq!(store.check(&user("u")), Verdict::Clear, "the epoch is refused");
+        assert!(is_revoked(store, &token("t")), "a token is denied, whatever the clock");
+        assert!(group.replicas[index].stats().refused >= 2);
+        assert!(matches!(group.replicas[index].freshness(), Freshness::Fresh { .. }));
+    }
+}
+
+#[test]
+fn what_is_kept_too_long_is_refused() {
+    let group = Group::new(vec![trusting(1, &[1, 2]).max_retention(secs(3600)), trusting(2, &[1, 2])]);
+    group.pass(secs(3));
+    let until = |secs| Timestamp::from_secs(T0 + secs);
+    group.store(1).revoke(Revocation::of(Subject::token("long")).until(until(7200))).unwrap();
+    group.store(1).revoke(Revocation::of(Subject::token("good"))).unwrap();
+    group.store(1).revoke(Revocation::of(Subject::token("short")).until(until(3600))).unwrap();
+    group.deliver(|_, _| false);
+    assert_eq!(group.store(0).len(), 1);
+    assert!(is_revoked(group.store(0), &token("short")));
+    assert_eq!(group.replicas[0].stats().refused, 2);
+}
+
+#[test]
+fn a_replica_without_room_says_that_it_does_not_hold_everything() {
+    let clock = ManualClock::at(Timestamp::from_secs(T0));
+    let small = options(&clock).capacity(10).open_in_memory().unwrap().replicate(trusting(1, &[1, 2])).unwrap();
+    let large = options(&clock).open_in_memory().unwrap().replicate(trusting(2, &[1, 2])).unwrap();
+    let group = Group { clock, replicas: vec![small, large] };
+    group.meet();
+    group.pass(secs(3));
+    assert_eq!(group.store(0).check(&token("other")), Verdict::Clear);
+    group.store(1).revoke_many((0..11).map(|n| Revocation::of(Subject::token(n.to_string())))).unwrap();
+    group.pass(secs(20));
+    assert_eq!(group.store(0).len(), 10);
+    assert_eq!(group.store(0).check(&token("other")), Verdict::Unknown(Cause::Stale));
+    assert_eq!(group.store(1).check(&token("other")), Verdict::Clear, "it holds all that the other issued");
+}
+
+/// Entries end by the quarter of an hour, so that what one has just forgotten is not sent to it again.
+#[test]
+fn what_has_expired_is_forgotten_on_all_and_makes_no_difference() {
+    let group = Group::of(3);
+    group.pass(secs(3));
+    for n in 0..200 {
+        let until = Timestamp::from_secs(T0 + 60 * n);
+        group.store(n as usize % 3).revoke(Revocation::of(Subject::token(n.to_string())).until(until)).unwrap();
+    }
+    group.deliver(|_, _| false);
+    let merged: u64 = group.replicas.iter().map(|replica| replica.stats().merged).sum();
+    for round in 0..30 {
+        group.clock.advance(secs(600));
+        // One of them forgets at once, the others only later.
+        group.store(round % 3).maintain();
+        group.pass(secs(4));
+        assert!((0..3).all(|index| group.store(index).check(&token("other")) == Verdict::Clear), "{round}");
+    }
+    (0..3).for_each(|index| _ = group.store(index).maintain());
+    assert!((0..3).all(|index| group.store(index).is_empty()));
+    assert_eq!(group.replicas.iter().map(|replica| replica.stats().merged).sum::<u64>(), merged);
+    assert_eq!(group.replicas.iter().map(|replica| replica.stats().comparisons).sum::<u64>(), 0);
+}
+
+#[test]
+fn what_peers_sent_is_in_the_log_before_it_undoes() {
+    let clock = ManualClock::at(Timestamp::from_secs(T0));
+    let disk = Arc::new(MemoryStorage::new());
+    let durable =
+        options(&clock).open_on(Arc::clone(&disk) as Arc<_>).unwrap().replicate(trusting(1, &[1, 2])).unwrap();
+    let other = options(&clock).open_in_memory().unwrap().replicate(trusting(2, &[1, 2])).unwrap();
+    let group = Group { clock: clock.clone(), replicas: vec![durable, other] };
+    group.meet();
+    group.pass(secs(3));
+    group.store(1).revoke(Revocation::of(Subject::token("kept"))).unwrap();
+    group.store(1).revoke(Revocation::of(Subject::token("lifted"))).unwrap();
+    group.deliver(|_, _| false);
+    group.store(0).maintain();
+    let denied = group.store(0).check(&token("lifted"));
+    assert!(matches!(denied, Verdict::Revoked(_)));
+    // The disk fails: what denies does so all the same, what undoes does not.
+    disk.fail_at(disk.operations() + 1, std::io::ErrorKind::StorageFull, true);
+    group.store(1).lift(Subject::token("lifted")).unwrap();
+    group.store(1).revoke(Revocation::of(Subject::token("unlogged"))).unwrap();
+    group.deliver(|_, _| false);
+    group.store(0).maintain();
+    assert!(is_revoked(group.store(0), &token("unlogged")));
+    assert_eq!(group.store(0).check(&token("lifted")), denied);
+    assert!(group.store(0).stats().unsaved > 0);
+    disk.clear_faults();
+    let image = Arc::new(disk.crash_image(7));
+    drop(group);
+    let again = options(&clock).open_on(image).unwrap();
+    assert!(is_revoked(&again, &token("kept")), "what a peer sent is remembered");
+}
