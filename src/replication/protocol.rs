@@ -141,8 +141,9 @@ pub(crate) struct Protocol {
 impl Protocol {
     /// The incarnation must be higher than at any start before; if it is not, it is made so once peers tell.
     pub(crate) fn new(options: Replication, key_id: KeyId, incarnation: u64) -> Self {
-        let seed =
-            u64::from_le_bytes(std::array::from_fn(|index| options.node.as_bytes().get(index).copied().unwrap_or(0)));
+        // Nobody needs to be kept from guessing it, but replicas must not all choose alike.
+        let node = u128::from_le_bytes(*options.node.as_bytes());
+        let seed = (node as u64 ^ (node >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             envelope: Envelope { cluster: options.cluster, key_id },
             options,

@@ -7,14 +7,20 @@
 
 mod cluster;
 mod network;
+mod propagation;
 mod scenario;
+mod sync;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use scenario::{Outcome, Scenario};
 
+fn is_full_scale() -> bool {
+    std::env::var("RESCIND_SCALE").is_ok_and(|scale| scale == "full")
+}
+
 fn seeds() -> u64 {
-    if std::env::var("RESCIND_SCALE").is_ok_and(|scale| scale == "full") { 20_000 } else { 300 }
+    if is_full_scale() { 20_000 } else { 300 }
 }
 
 /// One seed, by hand: `RESCIND_SEED=17`.
