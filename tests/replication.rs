@@ -424,3 +424,13 @@ fn what_peers_sent_is_in_the_log_before_it_undoes() {
     let again = options(&clock).open_on(image).unwrap();
     assert!(is_revoked(&again, &token("kept")), "what a peer sent is remembered");
 }
+
+#[test]
+fn new_replicas_are_fresh_after_a_few_round_trips() {
+    let group = Group::of(2);
+    group.pass(TICK);
+    assert!((0..2).all(|index| group.store(index).check(&token("t")) == Verdict::Clear));
+    let group = Group::of(3);
+    group.pass(TICK * 2);
+    assert!((0..3).all(|index| group.store(index).check(&token("t")) == Verdict::Clear));
+}

@@ -256,6 +256,11 @@ impl Protocol {
         Some(Transmit { to, bytes })
     }
 
+    /// Whether anything is to be sent.
+    pub(crate) fn has_output(&self) -> bool {
+        self.peers.values().any(|peer| !peer.queue.is_empty())
+    }
+
     /// How many messages found no room in the queues.
     pub(crate) fn dropped(&self) -> u64 {
         self.peers.values().map(|peer| peer.queue.dropped).sum()
@@ -432,6 +437,7 @@ impl Protocol {
                 }
             }
         }
+        let had_caught_up = self.has_caught_up();
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.echo = peer.echo.max((incarnation, sent));
         if is_equal {
@@ -452,6 +458,10 @@ impl Protocol {
             if is_idle && (has_waited || is_urgent) {
                 self.compare(from, now, content);
             }
+        }
+        if !had_caught_up && self.has_caught_up() {
+            // Others may have waited for this.
+            self.peers.values_mut().for_each(|peer| peer.next_heartbeat = now);
         }
         if wants_reply {
             self.send_heartbeat(from, now, content, false);
@@ -634,7 +644,9 @@ impl Protocol {
             self.peers.iter().filter(|(_, peer)| peer.next_heartbeat <= now).map(|(id, _)| *id).collect();
         if is_mesh {
             for to in due {
-                self.send_heartbeat(to, now, content, false);
+                // Who is new is asked at once, and not only heard.
+                let is_new = self.peers.get(&to).is_some_and(|peer| !peer.has_agreed);
+                self.send_heartbeat(to, now, content, is_new);
             }
         } else if !due.is_empty() {
             for to in self.some_peers(self.options.fanout, &[]) {

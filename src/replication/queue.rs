@@ -56,6 +56,10 @@ impl Queue {
         self.dropped += u64::from(!lane.push(bytes));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.urgent.messages.is_empty() && self.repairs.messages.is_empty()
+    }
+
     pub(super) fn pop(&mut self) -> Option<Arc<[u8]>> {
         self.urgent.pop().or_else(|| self.repairs.pop())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::codec::{self, Record};
 use crate::model::{Bin, Cause, Digest, Entry, Fingerprint, Item, Locator, Node, Rows, Shape, Sum, Timestamp};
@@ -65,8 +65,8 @@ pub(super) struct Replicating {
     lag: Mutex<Lag>,
     pub(super) canary: Mutex<Canary>,
     options: Replication,
-    wake: Sender<()>,
-    wakes: Receiver<()>,
+    /// Who is told that there is something to be sent.
+    subscribers: Mutex<Vec<Sender<()>>>,
     alarm: Sender<CanaryAlarm>,
     alarms: Receiver<CanaryAlarm>,
     /// Held by nobody for long: what is waited for is told by `progressed`.
@@ -92,8 +92,14 @@ impl Replicating {
             outbox.items.extend(items);
         }
         drop(outbox);
-        // Somebody who has not woken up yet will find this too.
-        self.wake.try_send(()).ok();
+        self.wake();
+    }
+
+    /// Whoever has not woken up yet will find this too; whoever is gone is forgotten.
+    fn wake(&self) {
+        let is_there =
+            |subscriber: &Sender<()>| !matches!(subscriber.try_send(()), Err(TrySendError::Disconnected(())));
+        self.subscribers.lock().retain(is_there);
     }
 
     pub(super) fn options(&self) -> &Replication {
@@ -168,7 +174,6 @@ impl Store {
         let shared = &self.shared;
         let reading = shared.reading();
         let incarnation = reading.wall.max(shared.high_water()).max(shared.clock.wall()).as_nanos();
-        let (wake, wakes) = bounded(1);
         let (alarm, alarms) = bounded(ALARMS_MAX);
         let state = Arc::new(Replicating {
             protocol: Mutex::new(Protocol::new(options.clone(), shared.keyring.id(), incarnation)),
@@ -176,8 +181,7 @@ impl Store {
             lag: Mutex::default(),
             canary: Mutex::default(),
             options,
-            wake,
-            wakes,
+            subscribers: Mutex::default(),
             alarm,
             alarms,
             progress: Mutex::default(),
@@ -220,7 +224,14 @@ impl Replica {
     /// # Errors
     /// See [`Rejected`]. Nothing has changed.
     pub fn receive(&self, from: NodeId, bytes: &[u8]) -> Result<(), Rejected> {
-        let received = self.with(|protocol, now, content| protocol.receive(from, bytes, now, content))?;
+        let (received, has_output) = self.with(|protocol, now, content| {
+            let received = protocol.receive(from, bytes, now, content);
+            (received, protocol.has_output())
+        });
+        let received = received?;
+        if has_output || received.is_some() {
+            self.state.wake();
+        }
         // Whoever waits has seen what was so before this, or is woken.
         drop(self.state.progress.lock());
         self.state.progressed.notify_all();
@@ -262,11 +273,13 @@ impl Replica {
         self.with(|protocol, _, _| protocol.poll_transmit_to(peer))
     }
 
-    /// Where it is told that something was revoked and is to be sent: for a thread that would otherwise sleep until the
-    /// next tick.
+    /// Where it is told from here on that there is something to be sent: for a thread that would otherwise sleep until the
+    /// next tick. Call [`tick`](Self::tick) then, and send.
     #[must_use]
-    pub fn wakes(&self) -> &Receiver<()> {
-        &self.state.wakes
+    pub fn subscribe(&self) -> Receiver<()> {
+        let (wake, wakes) = bounded(1);
+        self.state.subscribers.lock().push(wake);
+        wakes
     }
 
     /// How recently this replica is known to have held all that it should.
