@@ -47,13 +47,15 @@
 //! | limit the age of sessions | [`Options::max_credential_age`], per tenant too |
 //! | know why | [`Store::explain`], [`Store::list`], [`audit`] |
 //! | act for one tenant | [`Store::tenant`] |
+//! | share revocations with other processes | [`Store::replicate`], [`Replica`] |
+//! | know that others hold a revocation | [`Replica::wait_until_held`]; [`Replica::start_canary`] tries the whole way |
 //! | keep a copy, or save what a lost disk held | [`Store::backup`] |
 //! | look at a store, or save what is readable of a damaged one | [`verify`], [`salvage`] |
 //!
 //! # What it is not
 //!
-//! It does not parse or verify tokens, keep sessions, or decide what somebody may do. It does not yet replicate: each
-//! process has a store of its own.
+//! It does not parse or verify tokens, keep sessions, or decide what somebody may do. It brings no network: replicas are
+//! state machines, whose messages a transport of yours carries.
 //!
 //! # How it is built
 //!
@@ -68,6 +70,7 @@
 //! | `denylist` | the table in memory behind its lock-free filter |
 //! | [`storage`] | the seam to the disk: real files, and memory that models faults |
 //! | `journal` | segments, group commit, snapshots, recovery |
+//! | `replication` | the protocol between replicas: messages in, messages out |
 //! | [`audit`] | records of every change, and sinks for them |
 //! | `store` | the one write path, the check, maintenance |
 //!

@@ -49,6 +49,11 @@ fn record_decode() {
 }
 
 #[test]
+fn message() {
+    replay("message", bodies::message);
+}
+
+#[test]
 fn operations() {
     replay("operations", bodies::operations);
 }
@@ -130,5 +135,19 @@ fn write_seeds() {
     let rows = bodies::snapshot_seed().rows;
     write("record_decode", "rows", &rows);
     write("record_decode", "rows-cut", &rows[..rows.len() - 1]);
+    // Payloads of messages: those that are frozen, each with its length before it.
+    let vectors =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/messages-1.txt")).unwrap();
+    let mut all = Vec::new();
+    for line in vectors.lines() {
+        let (name, hex) = line.split_once(' ').unwrap();
+        let bytes = (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap());
+        let payload: Vec<u8> = bytes.skip(48).collect();
+        let mut part = u16::try_from(payload.len()).unwrap().to_le_bytes().to_vec();
+        part.extend(payload);
+        write("message", name, &part);
+        all.append(&mut part);
+    }
+    write("message", "all", &all);
     write("record_decode", "cut", &records[..records.len() - 1]);
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rescind::storage::MemoryStorage;
 use rescind::{
-    Acknowledgement, Credential, Effect, Key, ManualClock, OpenError, Options, Receipt, Revocation, SnapshotError,
-    SnapshotReport, Store, Subject, Timestamp, Verdict, WriteError,
+    Acknowledgement, Credential, Effect, Key, Kind, ManualClock, NodeId, OpenError, Options, Receipt, Replication,
+    Revocation, SnapshotError, SnapshotReport, Store, Subject, Timestamp, Verdict, WriteError,
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -734,4 +734,60 @@ impl Machine {
         }
         self.facts = facts;
     }
+}
+
+/// The envelope of a message, as it is laid out in the manual.
+const ENVELOPE_BYTES: usize = 48;
+
+/// Hands payloads of any bytes, behind an envelope that is in order, to a replica that holds something; and then messages
+/// whole. It must go on: what it holds denies, it takes up no more than it was sent, and a heartbeat of a peer is still
+/// heard.
+pub fn message(data: &[u8]) {
+    let clock = ManualClock::at(Timestamp::from_secs(START_SECS));
+    let peer = NodeId::from_bytes([2; 16]);
+    let start = |number: u8| {
+        let options = Options::new().key(Key::from_bytes([5; 32])).clock(clock.clone()).background(false);
+        let store = options.capacity(2 * TOKENS).open_in_memory().unwrap();
+        let tokens = (0..TOKENS).map(|n| Revocation::of(Subject::token(format!("held-{n}"))));
+        let nodes = [NodeId::from_bytes([1; 16]), peer];
+        let replica =
+            store.replicate(Replication::trusting_issuers("fuzz", NodeId::from_bytes([number; 16]), nodes)).unwrap();
+        replica.set_peers(nodes);
+        store.revoke_many(tokens).unwrap();
+        store.revoke(Revocation::of(Subject::user("held"))).unwrap();
+        replica.tick();
+        replica
+    };
+    let (replica, other) = (start(1), start(2));
+    let first = other.poll_transmit().unwrap().bytes;
+    // Each part of the input is a payload; its length goes before it.
+    let mut rest = data;
+    while let Some((&length, after)) = rest.split_first_chunk() {
+        let (payload, after) = after.split_at(after.len().min(usize::from(u16::from_le_bytes(length))));
+        rest = after;
+        let mut bytes = first[..ENVELOPE_BYTES - 8].to_vec();
+        bytes.extend_from_slice(&xxh3_64_with_seed(payload, 1).to_le_bytes());
+        bytes.extend_from_slice(payload);
+        // What is refused has changed nothing; what is taken is checked below.
+        replica.receive(peer, &bytes).ok();
+        replica.receive(peer, payload).ok();
+        clock.advance(Duration::from_millis(300));
+        replica.tick();
+        let mut answered = 0;
+        while let Some(answer) = replica.poll_transmit() {
+            answered += answer.bytes.len();
+            other.receive(NodeId::from_bytes([1; 16]), &answer.bytes).unwrap();
+        }
+        assert!(answered < 16 << 20, "{answered} bytes in answer to {}", payload.len());
+    }
+    let store = replica.store();
+    assert!(store.len() <= 2 * TOKENS);
+    // A peer may lift what it knows of, so that only what it cannot have done is certain: nobody is let in who was not.
+    let unknown = Credential::new().token("never revoked").issued_at_secs(START_SECS);
+    let before = store.check(&unknown);
+    assert!(
+        !matches!(before, Verdict::Revoked(denial) if denial.subject.is_some_and(|shape| shape.kind == Kind::Token))
+    );
+    let stats = replica.stats();
+    assert!(stats.peers.len() == 1 && stats.peers[0].node == peer);
 }

@@ -5,6 +5,7 @@
 //! - [`format`](mod@format): the files, byte by byte, and what recovery makes of them
 //! - [`operations`]: running it: durability, errors, clocks, audit, backups
 //! - [`faults`]: what may go wrong, what then happens, which test backs it, and what is not promised
+//! - [`replication`](mod@replication): how replicas agree, how they know that they do, and the messages byte by byte
 //! - [`performance`]: where the time and the memory go
 //! - [`threats`]: the threat model by boundary
 //! - [`decisions`]: where the design could have gone another way, and why it did not
@@ -23,6 +24,9 @@ pub mod operations {}
 
 #[doc = include_str!("faults.md")]
 pub mod faults {}
+
+#[doc = include_str!("replication.md")]
+pub mod replication {}
 
 #[doc = include_str!("performance.md")]
 pub mod performance {}

@@ -87,6 +87,11 @@ impl Node {
     /// The depth of nodes without children.
     pub(crate) const DEPTH_MAX: u8 = 16;
 
+    #[cfg(test)]
+    pub(crate) const fn unchecked(prefix: u64, depth: u8) -> Self {
+        Self { prefix, depth }
+    }
+
     /// Whether it is spelled as every node is. Decoded nodes are checked.
     pub(crate) fn is_canonical(self) -> bool {
         self.depth <= Self::DEPTH_MAX && self.prefix & self.span() == 0
@@ -201,5 +206,56 @@ impl ContentHasher {
         let actor = name.map_or(0, |name| xxh3_64_with_secret(name.as_bytes(), &self.0) | 1);
         let [a, b, c, d, e, f, g, h] = actor.to_le_bytes();
         [cause.reason.into(), a, b, c, d, e, f, g, h]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_share_out_their_parent() {
+        let mut node = Node::ROOT;
+        assert_eq!((node.first().as_u64(), node.last().as_u64()), (0, u64::MAX));
+        for depth in 0..Node::DEPTH_MAX {
+            assert_eq!(node.depth(), depth);
+            let children: Vec<Node> = node.children().collect();
+            assert_eq!(children.len(), Node::CHILDREN);
+            assert!(children.iter().all(|child| child.is_canonical()));
+            assert_eq!((children[0].first(), children[15].last()), (node.first(), node.last()));
+            for (number, pair) in children.windows(2).enumerate() {
+                assert_eq!(pair[0].last().as_u64() + 1, pair[1].first().as_u64());
+                assert_eq!((node.child_of(pair[0].first()), node.child_of(pair[0].last())), (number, number));
+            }
+            node = children[usize::from(depth) * 7 % 16];
+        }
+        assert_eq!((node.first(), node.children().count()), (node.last(), 0));
+    }
+
+    #[test]
+    fn a_bin_is_a_quarter_of_an_hour() {
+        let bin = |secs| Bin::of(Timestamp::from_secs(secs));
+        assert_eq!((bin(0), bin(899)), (Bin(0), Bin(0)));
+        assert_eq!((bin(900), bin(900).start()), (Bin(1), Timestamp::from_secs(900)));
+        assert_eq!(Bin::of(Timestamp::MAX), Bin::FOR_GOOD);
+        assert!(Bin::of(Timestamp::from_nanos(u64::MAX - 1)) < Bin::FOR_GOOD);
+        assert_eq!((bin(900).next(), Bin::FOR_GOOD.next()), (Bin(2), Bin::FOR_GOOD));
+    }
+
+    #[test]
+    fn sums_do_not_depend_on_order_and_what_is_taken_out_leaves_no_trace() {
+        let sums = [Sum::of(u128::MAX - 3), Sum::of(7), Sum::of(1 << 100)];
+        let mut forward = Sum::default();
+        sums.iter().for_each(|sum| forward.add(*sum));
+        let mut backward = Sum::default();
+        sums.iter().rev().for_each(|sum| backward.add(*sum));
+        assert_eq!((forward, forward.count), (backward, 3));
+        assert_ne!(forward.brief(), Sum::of(7).brief());
+        assert_eq!(Sum::default().brief(), [0; 8]);
+        forward.subtract(sums[0]);
+        forward.subtract(sums[2]);
+        assert_eq!(forward, Sum::of(7));
+        // The same sum of more entries is another one.
+        assert_ne!(Sum { count: 1, hashes: 5 }.brief(), Sum { count: 2, hashes: 5 }.brief());
     }
 }

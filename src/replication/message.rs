@@ -214,3 +214,128 @@ fn check(message: &Message) -> Result<(), Rejected> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+
+    const ENVELOPE: Envelope =
+        Envelope { cluster: ClusterId::from_bytes([0xc1; 16]), key_id: KeyId::from_bytes([0x4b; 16]) };
+    const VECTORS: &str = include_str!("../../tests/vectors/messages-1.txt");
+
+    fn node() -> Node {
+        Node::ROOT.children().nth(5).and_then(|child| child.children().nth(10)).unwrap()
+    }
+
+    fn fingerprints(count: u128) -> Vec<Fingerprint> {
+        (1..=count).map(Fingerprint::of).collect()
+    }
+
+    /// One of each kind, with everything in it that there can be.
+    fn messages() -> Vec<(&'static str, Message)> {
+        let cutoff = Bin::of(Timestamp::from_secs(1_800_000_000));
+        let origin = NodeId::from_bytes([7; 16]);
+        let known = Known { origin, incarnation: 1_800_000_000_000_000_001, sequence: 41, age: 1_500_000_000 };
+        let heartbeat = Heartbeat {
+            sent: 5_000_000_000,
+            echo: (1_800_000_000_000_000_000, 4_000_000_000),
+            incarnation: 1_800_000_000_000_000_002,
+            sequence: 300,
+            cutoff,
+            root: Sum { count: 10_000_000, hashes: u128::MAX / 3 },
+            origins: vec![known],
+            vouches: true,
+            wants_reply: false,
+        };
+        let delta = Delta {
+            origin,
+            incarnation: 1_800_000_000_000_000_001,
+            sequence: 42,
+            issued: 1_800_000_000_123_456_789,
+            hops: 6,
+            entries: vec![4, 0, 0, 0, 0, 0, 0, 0],
+        };
+        let compared = Compared { node: node(), children: std::array::from_fn(|index| [index as u8; 8]) };
+        let listed = Listed { node: node(), fingerprints: fingerprints(2) };
+        let from = node().first();
+        let (shape, digest) = (Shape::of(crate::model::Kind::Token, 0), Digest::from_bytes([9; 16]));
+        vec![
+            ("heartbeat", Message::Heartbeat(heartbeat)),
+            ("delta", Message::Delta(delta)),
+            ("compare", Message::Compare { cutoff, nodes: vec![compared] }),
+            ("list", Message::List { cutoff, nodes: vec![listed.clone()] }),
+            ("want", Message::Want { cutoff, nodes: vec![listed] }),
+            ("fetch", Message::Fetch { cutoff, node: node(), from }),
+            ("page", Message::Page { cutoff, node: node(), entries: vec![1, 2, 3], more: Some(node().last()) }),
+            ("entries", Message::Entries { cutoff, entries: vec![1, 2, 3], rest: vec![(node(), from)] }),
+            ("probe", Message::Probe { number: 7, shape, locator: from, digest }),
+            ("denied", Message::Denied { number: 7, denied: true }),
+            ("held", Message::Held { incarnation: 1_800_000_000_000_000_002, sequence: 300 }),
+        ]
+    }
+
+    #[test]
+    fn what_is_sent_today_is_what_was_sent_from_the_start() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let written: String = messages()
+            .iter()
+            .map(|(name, message)| format!("{name} {}\n", hex(&ENVELOPE.seal(message).unwrap())))
+            .collect();
+        assert_eq!(written, VECTORS, "as they are now:\n{written}");
+        for (name, message) in messages() {
+            let line = VECTORS.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).unwrap();
+            let bytes = (0..line.len() / 2).map(|at| u8::from_str_radix(&line[at * 2..at * 2 + 2], 16).unwrap());
+            assert_eq!(ENVELOPE.open(&bytes.collect::<Vec<_>>()), Ok(message), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_no_replica_sends_is_refused() {
+        let cutoff = Bin::FOR_GOOD;
+        let node_off = Node::unchecked(1, 1);
+        assert!(!node_off.is_canonical() && !Node::unchecked(0, 17).is_canonical());
+        let listed = |count, fingerprint_count| {
+            vec![Listed { node: Node::ROOT, fingerprints: fingerprints(fingerprint_count) }; count]
+        };
+        let compared = |node| Compared { node, children: [[0; 8]; 16] };
+        let Some((_, Message::Heartbeat(heartbeat))) = messages().into_iter().next() else { panic!() };
+        let known = heartbeat.origins[0].clone();
+        let refused = [
+            Message::Compare { cutoff, nodes: vec![compared(Node::ROOT); NODES_MAX + 1] },
+            Message::Compare { cutoff, nodes: vec![compared(node_off)] },
+            Message::List { cutoff, nodes: listed(NODES_MAX + 1, 0) },
+            Message::List { cutoff, nodes: listed(1, LISTED_MAX as u128 + 1) },
+            Message::Want { cutoff, nodes: vec![Listed { node: node_off, fingerprints: Vec::new() }] },
+            Message::Fetch { cutoff, node: node_off, from: node_off.first() },
+            Message::Page { cutoff, node: node_off, entries: Vec::new(), more: None },
+            Message::Entries {
+                cutoff,
+                entries: Vec::new(),
+                rest: vec![(Node::ROOT, Node::ROOT.first()); NODES_MAX + 1],
+            },
+            Message::Entries { cutoff, entries: Vec::new(), rest: vec![(node_off, Node::ROOT.first())] },
+            Message::Held { incarnation: u64::MAX, sequence: 0 },
+            Message::Heartbeat(Heartbeat { incarnation: u64::MAX, ..heartbeat.clone() }),
+            Message::Heartbeat(Heartbeat { origins: vec![known.clone(); ORIGINS_MAX + 1], ..heartbeat.clone() }),
+            Message::Heartbeat(Heartbeat {
+                origins: vec![Known { incarnation: u64::MAX, ..known.clone() }],
+                ..heartbeat.clone()
+            }),
+        ];
+        for message in refused {
+            let sealed = ENVELOPE.seal(&message).unwrap();
+            assert!(matches!(ENVELOPE.open(&sealed), Err(Rejected::Malformed(_))), "{message:?}");
+        }
+        let taken = [
+            Message::Compare { cutoff, nodes: vec![compared(Node::ROOT); NODES_MAX] },
+            Message::List { cutoff, nodes: listed(NODES_MAX, LISTED_MAX as u128) },
+            Message::Heartbeat(Heartbeat { origins: vec![known; ORIGINS_MAX], ..heartbeat }),
+        ];
+        for message in taken {
+            assert_eq!(ENVELOPE.open(&ENVELOPE.seal(&message).unwrap()), Ok(message));
+        }
+        let long = Message::Page { cutoff, node: Node::ROOT, entries: vec![0; MESSAGE_BYTES_MAX], more: None };
+        assert_eq!(ENVELOPE.seal(&long), None);
+    }
+}

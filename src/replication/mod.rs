@@ -66,6 +66,11 @@ impl ClusterId {
         Self(hash("rescind 2026-11 cluster", name))
     }
 
+    #[cfg(test)]
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
