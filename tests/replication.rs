@@ -61,13 +61,18 @@ impl Group {
 
     /// Hands over all that is to be sent, until nothing is, but for what `lost` says is lost.
     fn deliver(&self, lost: impl Fn(NodeId, NodeId) -> bool) {
+        self.deliver_but(|from, to, _| lost(from, to));
+    }
+
+    /// The same, where it also depends on the message what is lost.
+    fn deliver_but(&self, lost: impl Fn(NodeId, NodeId, &[u8]) -> bool) {
         loop {
             let mut idle = true;
             for sender in &self.replicas {
                 while let Some(message) = sender.poll_transmit() {
                     idle = false;
                     let receiver = self.replicas.iter().find(|replica| replica.node() == message.to).unwrap();
-                    if !lost(sender.node(), message.to) {
+                    if !lost(sender.node(), message.to, &message.bytes) {
                         receiver.receive(sender.node(), &message.bytes).unwrap();
                     }
                 }
@@ -433,4 +438,126 @@ fn new_replicas_are_fresh_after_a_few_round_trips() {
     let group = Group::of(3);
     group.pass(TICK * 2);
     assert!((0..3).all(|index| group.store(index).check(&token("t")) == Verdict::Clear));
+}
+
+/// A second life of a replica: another store, the same name.
+fn reborn(group: &mut Group, index: usize, replication: Replication) {
+    let store = options(&group.clock).open_in_memory().unwrap();
+    group.replicas[index] = store.replicate(replication).unwrap();
+    group.meet();
+}
+
+/// An issuer that has lost its disk must not say "this is all I have issued" before it has asked the others.
+#[test]
+fn who_has_lost_its_disk_does_not_vouch_for_itself() {
+    let mut group = Group::of(3);
+    group.pass(secs(3));
+    group.store(0).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    // The second has it, the third does not.
+    group.deliver(|_, to| to == id(3));
+    // The first loses everything, and cannot reach the second. The third reaches both, but of the second it gets nothing
+    // but heartbeats: the first byte of a payload says what it is.
+    reborn(&mut group, 0, trusting(1, &[1, 2, 3]));
+    let begun = rescind::Clock::wall(&group.clock);
+    for _ in 0..80 {
+        group.clock.advance(TICK);
+        group.replicas.iter().for_each(Replica::tick);
+        group.deliver_but(|from, to, bytes| {
+            let of_the_second = from == id(2) || to == id(2);
+            of_the_second && (from == id(1) || to == id(1) || bytes[48] != 0)
+        });
+        if rescind::Clock::wall(&group.clock).saturating_since(begun) > secs(11) {
+            assert_ne!(group.store(2).check(&token("t")), Verdict::Clear);
+        }
+    }
+    group.pass(secs(10));
+    for index in 0..3 {
+        assert!(is_revoked(group.store(index), &token("t")));
+        assert_eq!(group.store(index).check(&token("other")), Verdict::Clear);
+    }
+}
+
+/// What a heartbeat echoes is a time of the life in which it was sent: another life may be as old by its clock.
+#[test]
+fn an_echo_from_before_a_reboot_is_no_news() {
+    let clocks = [0, 1].map(|_| ManualClock::at(Timestamp::from_secs(T0)));
+    let start = |index: usize| {
+        let store = options(&clocks[index]).open_in_memory().unwrap();
+        let replica = store.replicate(trusting(index as u8 + 1, &[1, 2])).unwrap();
+        replica.set_peers([id(1), id(2)]);
+        replica
+    };
+    let exchange = |one: &Replica, two: &Replica| {
+        clocks.iter().for_each(|clock| clock.advance(secs(1)));
+        for _ in 0..4 {
+            one.tick();
+            two.tick();
+            while let Some(message) = one.poll_transmit() {
+                two.receive(id(1), &message.bytes).unwrap();
+            }
+            while let Some(message) = two.poll_transmit() {
+                one.receive(id(2), &message.bytes).unwrap();
+            }
+        }
+    };
+    let (one, two) = (start(0), start(1));
+    (0..3).for_each(|_| exchange(&one, &two));
+    // A heartbeat of the first is held up on the way. It echoes a time of the second's first life.
+    clocks.iter().for_each(|clock| clock.advance(secs(1)));
+    one.tick();
+    let late: Vec<_> = std::iter::from_fn(|| one.poll_transmit()).collect();
+    assert!(!late.is_empty());
+    one.store().revoke(Revocation::of(Subject::token("t"))).unwrap();
+    drop(two);
+    // Its machine is started anew, and after some time its clock says what it said then.
+    clocks[1].reboot();
+    clocks[1].advance(secs(3600 + 5));
+    clocks[1].set_wall(rescind::Clock::wall(&clocks[0]));
+    let two = start(1);
+    for message in late {
+        two.receive(id(1), &message.bytes).unwrap();
+        assert_eq!(two.store().check(&token("t")), Verdict::Unknown(Cause::Bootstrapping));
+    }
+    (0..4).for_each(|_| exchange(&one, &two));
+    assert!(is_revoked(two.store(), &token("t")));
+    assert_eq!(two.store().check(&token("other")), Verdict::Clear);
+}
+
+#[test]
+fn what_has_no_room_in_the_outbox_is_noticed_and_repaired() {
+    let group = Group::of(2);
+    group.pass(secs(3));
+    let many =
+        |name: &str| (0..40_000).map(|n| Revocation::of(Subject::token(format!("{name}-{n}")))).collect::<Vec<_>>();
+    // Nobody takes anything out of the outbox meanwhile.
+    group.store(0).revoke_many(many("first")).unwrap();
+    group.store(0).revoke_many(many("second")).unwrap();
+    for _ in 0..60 {
+        group.pass(TICK);
+        let lacks = !is_revoked(group.store(1), &token("second-39999"));
+        assert!(!lacks || group.replicas[1].position() != group.replicas[0].position());
+    }
+    for name in ["first", "second"] {
+        assert!((0..40_000).all(|n| is_revoked(group.store(1), &token(&format!("{name}-{n}")))));
+    }
+    assert_eq!(group.store(1).check(&token("other")), Verdict::Clear);
+}
+
+#[test]
+fn a_peer_that_does_not_deny_the_canary_says_so() {
+    let clock = ManualClock::at(Timestamp::from_secs(T0));
+    let full = options(&clock).capacity(0).open_in_memory().unwrap().replicate(trusting(1, &[1, 2])).unwrap();
+    let other = options(&clock).open_in_memory().unwrap().replicate(trusting(2, &[1, 2])).unwrap();
+    let group = Group { clock, replicas: vec![full, other] };
+    group.meet();
+    group.pass(secs(3));
+    assert_eq!(group.replicas[1].start_canary(), 1);
+    assert_eq!(group.replicas[1].start_canary(), 1, "it is out still");
+    group.pass(secs(12));
+    let alarm = group.replicas[1].alarms().try_recv().unwrap();
+    assert_eq!((alarm.denied_here, alarm.missing), (true, vec![id(1)]));
+    let report = group.replicas[1].canary().unwrap();
+    assert_eq!(report.denied_by, [(id(1), None)]);
+    assert!(!report.is_denied_everywhere());
+    assert_eq!(group.replicas[1].start_canary(), 2);
 }
