@@ -561,3 +561,28 @@ fn a_peer_that_does_not_deny_the_canary_says_so() {
     assert!(!report.is_denied_everywhere());
     assert_eq!(group.replicas[1].start_canary(), 2);
 }
+
+/// Rows that share an actor are short in a message, and long in the log.
+#[test]
+fn a_page_that_is_long_in_the_log_is_taken_in_whole() {
+    let clock = ManualClock::at(Timestamp::from_secs(T0));
+    let disk = Arc::new(MemoryStorage::new());
+    let durable =
+        options(&clock).open_on(Arc::clone(&disk) as Arc<_>).unwrap().replicate(trusting(1, &[1, 2])).unwrap();
+    let store = options(&clock).open_in_memory().unwrap();
+    let actor = "a".repeat(rescind::ACTOR_BYTES_MAX);
+    let many = (0..30_000).map(|n| Revocation::of(Subject::token(n.to_string())).by(actor.as_str()));
+    for chunk in many.collect::<Vec<_>>().chunks(5_000) {
+        store.revoke_many(chunk.to_vec()).unwrap();
+    }
+    let other = store.replicate(trusting(2, &[1, 2])).unwrap();
+    let group = Group { clock: clock.clone(), replicas: vec![durable, other] };
+    group.meet();
+    group.pass(secs(10));
+    group.store(0).maintain();
+    assert_eq!((group.store(0).len(), group.store(0).stats().unsaved), (30_000, 0));
+    assert_eq!(group.store(0).check(&token("other")), Verdict::Clear);
+    let image = Arc::new(disk.kill_image());
+    drop(group);
+    assert_eq!(options(&clock).open_on(image).unwrap().len(), 30_000);
+}

@@ -25,6 +25,8 @@ use super::{Engine, Shared, Store};
 
 /// How many changed entries may wait to be numbered.
 const OUTBOX_MAX: usize = 65_536;
+/// How much of what a peer sends goes into one commit, in bytes: rows that share an actor are longer in the log.
+const COMMIT_BYTES: usize = 1024 * 1024;
 /// How many alarms may wait to be looked at.
 const ALARMS_MAX: usize = 16;
 
@@ -474,9 +476,7 @@ impl Engine {
     fn merge(&self, items: impl Iterator<Item = Item>, max_retention: Option<Duration>) -> Merged {
         let shared = &*self.shared;
         let (now, horizon, skew) = (shared.clock.wall(), shared.horizon(), shared.policy.skew);
-        let mut merged = Merged::default();
-        let (mut payload, mut denials, mut undo) = (Vec::new(), Vec::new(), Vec::new());
-
+        let (mut merged, mut taken) = (Merged::default(), Taken::default());
         let writing = self.writing.lock();
         if shared.is_closed() {
             return Merged { incomplete: true, ..merged };
@@ -503,39 +503,62 @@ impl Engine {
                 }
                 room -= 1;
             }
-            let record = Record::Entry(item);
-            if codec::encode(&record, &mut payload).is_err() {
-                merged.refused += 1;
-                continue;
+            match taken.add(item, known.as_ref()) {
+                Ok(()) => merged.changed += 1,
+                Err(_) => merged.refused += 1,
             }
-            let Record::Entry(item) = record else { continue };
-            merged.changed += 1;
-            let denying = item.entry.without_undoing(known.as_ref());
-            if denying == item.entry {
-                denials.push(item);
-            } else {
-                denials.push(Item { entry: denying, ..item.clone() });
-                undo.push(item);
+            if taken.payload.len() >= COMMIT_BYTES {
+                self.take_in(std::mem::take(&mut taken));
             }
         }
-        if merged.changed == 0 {
-            return merged;
-        }
-        // From here on it denies, whatever becomes of the disk. What undoes waits for the log.
-        match &self.commits {
-            Some(commits) => {
-                let (duty, _) = Duty::new();
-                let commit = Commit { payload, undo, denials: denials.len(), audits: Vec::new(), duty, is_own: false };
-                commits.send(Message::Commit(commit)).ok();
-                shared.denylist.join_all(denials);
-            }
-            None => shared.denylist.join_all(denials.into_iter().chain(undo)),
-        }
+        self.take_in(taken);
         drop(writing);
         if shared.denylist.filter_is_overfull() {
             self.fit_filter();
         }
         merged
+    }
+
+    /// From here on it denies, whatever becomes of the disk. What undoes waits for the log.
+    fn take_in(&self, taken: Taken) {
+        let Taken { payload, denials, undo } = taken;
+        match &self.commits {
+            Some(commits) if !payload.is_empty() => {
+                let (duty, _) = Duty::new();
+                let commit = Commit { payload, undo, denials: denials.len(), audits: Vec::new(), duty, is_own: false };
+                // If the committer is gone, writers are told.
+                commits.send(Message::Commit(commit)).ok();
+                self.shared.denylist.join_all(denials);
+            }
+            _ => self.shared.denylist.join_all(denials.into_iter().chain(undo)),
+        }
+    }
+}
+
+/// Entries of a peer that have passed every test.
+#[derive(Default)]
+struct Taken {
+    /// Encoded records.
+    payload: Vec<u8>,
+    denials: Vec<Item>,
+    /// What may take effect only once it is logged.
+    undo: Vec<Item>,
+}
+
+impl Taken {
+    fn add(&mut self, item: Item, known: Option<&Entry>) -> Result<(), codec::EncodeError> {
+        let record = Record::Entry(item);
+        codec::encode(&record, &mut self.payload)?;
+        if let Record::Entry(item) = record {
+            let denying = item.entry.without_undoing(known);
+            if denying == item.entry {
+                self.denials.push(item);
+            } else {
+                self.denials.push(Item { entry: denying, ..item.clone() });
+                self.undo.push(item);
+            }
+        }
+        Ok(())
     }
 }
 
