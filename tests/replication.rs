@@ -586,3 +586,59 @@ fn a_page_that_is_long_in_the_log_is_taken_in_whole() {
     drop(group);
     assert_eq!(options(&clock).open_on(image).unwrap().len(), 30_000);
 }
+
+#[test]
+fn differences_on_both_sides_are_mended_in_one_comparison() {
+    let group = Group::of(2);
+    group.pass(secs(3));
+    let revoke = |index: usize, names: std::ops::Range<u64>| {
+        group.store(index).revoke_many(names.map(|n| Revocation::of(Subject::token(n.to_string())))).unwrap();
+        group.deliver(|_, _| true);
+    };
+    group.store(0).revoke_many((0..3_000).map(|n| Revocation::of(Subject::token(format!("shared-{n}"))))).unwrap();
+    group.deliver(|_, _| false);
+    revoke(0, 0..40);
+    revoke(1, 100..140);
+    group.store(1).disable(Subject::user("u")).unwrap();
+    group.deliver(|_, _| true);
+    group.pass(secs(6));
+    for index in 0..2 {
+        assert!((0..40).chain(100..140).all(|n: u64| is_revoked(group.store(index), &token(&n.to_string()))));
+        assert!(is_revoked(group.store(index), &user("u")));
+        assert_eq!(group.store(index).len(), 3_081);
+    }
+    assert_eq!(group.replicas.iter().map(|replica| replica.stats().comparisons).sum::<u64>(), 1);
+}
+
+#[test]
+fn what_is_undone_on_a_disk_is_told() {
+    let clock = ManualClock::at(Timestamp::from_secs(T0));
+    let disk = Arc::new(MemoryStorage::new());
+    let durable = options(&clock).open_on(disk).unwrap().replicate(trusting(1, &[1, 2])).unwrap();
+    let other = options(&clock).open_in_memory().unwrap().replicate(trusting(2, &[1, 2])).unwrap();
+    let group = Group { clock, replicas: vec![durable, other] };
+    group.meet();
+    group.pass(secs(3));
+    group.store(0).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    group.deliver(|_, _| false);
+    assert!(is_revoked(group.store(1), &token("t")));
+    group.store(0).lift(Subject::token("t")).unwrap();
+    group.deliver(|_, _| false);
+    assert_eq!(group.store(1).check(&token("t")), Verdict::Clear, "at once, and not by a comparison");
+}
+
+/// What a heartbeat says includes all that was revoked before it, also what nobody has asked for yet.
+#[test]
+fn a_heartbeat_tells_of_what_waits_in_the_outbox() {
+    let group = Group::of(2);
+    group.pass(secs(3));
+    for n in 0..12 {
+        group.clock.advance(secs(1));
+        group.store(0).revoke(Revocation::of(Subject::token(n.to_string()))).unwrap();
+        // News are lost, heartbeats are not: the first byte of a payload says what it is.
+        group.replicas.iter().for_each(Replica::tick);
+        group.deliver_but(|_, _, bytes| bytes[48] != 0);
+    }
+    assert_eq!(group.store(1).check(&token("0")), Verdict::Unknown(Cause::Stale));
+    assert_eq!(group.store(1).check(&token("other")), Verdict::Unknown(Cause::Stale));
+}

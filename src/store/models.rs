@@ -11,9 +11,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use shuttle::rand::Rng;
 
-use super::{CloseError, Durability, Options, Store, WriteError};
+use super::{CloseError, Durability, Options, Replica, Store, WriteError};
 use crate::clock::ManualClock;
 use crate::model::{Credential, Key, Revocation, Subject, Timestamp, Verdict};
+use crate::replication::{Freshness, NodeId, Replication};
 use crate::storage::{MemoryStorage, Storage, StorageFile};
 use crate::sync::thread;
 
@@ -301,5 +302,75 @@ fn shuttle_at_capacity_no_order_drops_anything() {
         for (name, acknowledged) in NAMES.iter().zip(acknowledged) {
             assert_eq!(denied(&store, name), if acknowledged { 2 } else { 0 });
         }
+    });
+}
+
+/// Whether all of a batch is denied.
+fn is_whole(store: &Store, name: &str) -> bool {
+    denied(store, name) == 2
+}
+
+/// Hands over all that two replicas have to say.
+fn exchange(replicas: &[Replica; 2]) {
+    for (from, to) in [(0, 1), (1, 0), (0, 1)] {
+        replicas[from].tick();
+        while let Some(message) = replicas[from].poll_transmit() {
+            replicas[to].receive(replicas[from].node(), &message.bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn shuttle_replicas_hold_what_is_revoked_while_they_talk() {
+    try_orders(|| {
+        let clock = ManualClock::at(Timestamp::from_secs(1_700_000_000));
+        let nodes = [1, 2].map(|number| NodeId::from_bytes([number; 16]));
+        let disk = MemoryStorage::new();
+        let stores =
+            [open(&disk, options().clock(clock.clone())), options().clock(clock.clone()).open_in_memory().unwrap()];
+        let replicas = [0, 1].map(|index| {
+            let replica = stores[index].replicate(Replication::trusting_issuers("model", nodes[index], nodes)).unwrap();
+            replica.set_peers(nodes);
+            replica
+        });
+        let writers = [0, 1].map(|index| {
+            let (store, replica) = (stores[index].clone(), replicas[index].clone());
+            thread::spawn(move || {
+                let name = ["one", "two"][index];
+                store.revoke_many(batch(name)).unwrap();
+                assert!(is_whole(&store, name));
+                let position = replica.position();
+                store.revoke(Revocation::of(Subject::token("lifted"))).unwrap();
+                store.lift(Subject::token("lifted")).unwrap();
+                position
+            })
+        });
+        let driver = {
+            let (replicas, clock) = (replicas.clone(), clock.clone());
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    clock.advance(Duration::from_secs(1));
+                    exchange(&replicas);
+                }
+            })
+        };
+        let positions = writers.map(|writer| writer.join().unwrap());
+        driver.join().unwrap();
+        // A comparison takes some messages back and forth.
+        for _ in 0..12 {
+            clock.advance(Duration::from_secs(1));
+            exchange(&replicas);
+        }
+        for index in 0..2 {
+            assert!(is_whole(&stores[index], "one") && is_whole(&stores[index], "two"));
+            assert_eq!(replicas[index].held_by(positions[index]), 1);
+            assert_eq!(replicas[index].held_by(replicas[index].position()), 1);
+            assert!(matches!(replicas[index].freshness(), Freshness::Fresh { .. }));
+        }
+        // What a peer sent is on the disk, too.
+        stores[0].close().unwrap();
+        drop((stores, replicas));
+        let again = open(&disk, options());
+        assert!(is_whole(&again, "one") && is_whole(&again, "two"));
     });
 }
