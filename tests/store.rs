@@ -410,6 +410,7 @@ fn a_clock_behind_what_was_seen_clears_nobody_until_it_catches_up() {
     // Without the doubt about the clock, this would be dead: its date lies in the future.
     let fresh = Credential::new().token("alive").issued_at(secs(0));
     assert_eq!(store.check(&fresh), Verdict::Unknown(Cause::Clock));
+    assert_eq!(store.check(&Credential::new().token("alive")), Verdict::Clear, "it has no age to be judged");
     assert!(matches!(store.check(&Credential::new().token("dead")), Verdict::Revoked(_)), "what is held still binds");
     clock.advance(Duration::from_secs(3600));
     assert_eq!(store.check(&fresh), Verdict::Clear);

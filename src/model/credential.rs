@@ -568,3 +568,64 @@ impl fmt::Debug for Credential<'_> {
         out.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_come_in_many_shapes() {
+        let (texts, owned) = (["a", "b"], vec!["a".to_owned(), "b".to_owned()]);
+        let many = vec!["a", "b"];
+        let groups: [Groups<'_>; 5] =
+            [(&texts).into(), texts.as_slice().into(), (&many).into(), (&owned).into(), owned.as_slice().into()];
+        for groups in groups {
+            assert_eq!(groups.iter().collect::<Vec<_>>(), texts);
+            assert_eq!(format!("{groups:?}"), r#"["a", "b"]"#);
+        }
+    }
+
+    #[test]
+    fn a_time_is_the_same_as_a_number_of_seconds() {
+        let at = Timestamp::from_secs(7);
+        let credential = Credential::new().session_started_at(at);
+        assert_eq!(credential.session_start.time(), Some(at));
+        assert_eq!((credential.latest, credential.claims().first()), (at, Some(Claim::SessionStart)));
+    }
+
+    #[test]
+    fn what_is_named_twice_counts_as_it_was_named_last() {
+        let malformed = |credential: &Credential<'_>| credential.malformed_claim();
+        assert_eq!(malformed(&Credential::new().tenant("")), Some(Claim::Tenant));
+        assert_eq!(malformed(&Credential::new().tenant("").tenant("acme")), None);
+        assert_eq!(malformed(&Credential::new().tenant("acme").tenant("")), Some(Claim::Tenant));
+    }
+
+    #[test]
+    fn a_text_may_be_as_long_as_a_subject_and_no_longer() {
+        let (longest, longer) = ("u".repeat(ID_BYTES_MAX), "u".repeat(ID_BYTES_MAX + 1));
+        assert_eq!(Credential::new().user(longest.as_str()).malformed_claim(), None);
+        assert_eq!(Credential::new().user(longer.as_str()).malformed_claim(), Some(Claim::User));
+    }
+
+    #[test]
+    fn what_is_secret_is_not_shown_and_the_rest_is() {
+        let groups = ["admins"];
+        let credential = Credential::new()
+            .token("secret-1")
+            .session("secret-2")
+            .family("secret-3")
+            .user("alice")
+            .issuer("https://issuer.example")
+            .groups(&groups)
+            .issued_at_secs(f64::NAN)
+            .expires_at_secs(1_700_000_000);
+        let shown = format!("{credential:?}");
+        assert_eq!(
+            shown,
+            "Credential { token: <redacted>, session: <redacted>, family: <redacted>, user: \"alice\", \
+             issuer: \"https://issuer.example\", groups: [\"admins\"], iat: <malformed>, exp: 2023-11-14T22:13:20.000Z }"
+        );
+        assert_eq!(format!("{:?}", Credential::new().user("u")), "Credential { user: \"u\" }");
+    }
+}

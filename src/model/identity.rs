@@ -426,4 +426,11 @@ mod tests {
         assert_eq!(format!("{key:?}"), "Key(<redacted>)");
         assert!(!format!("{:?}", Keyring::new(&key)).contains("65, 65"));
     }
+
+    #[test]
+    fn digests_and_key_ids_are_shown_in_hex() {
+        let (digest, key_id) = (Digest::from_bytes([0x0a; 16]), KeyId::from_bytes([0xf1; 16]));
+        assert_eq!((format!("{digest}"), format!("{digest:?}")), ("0a".repeat(16), "0a".repeat(16)));
+        assert_eq!((format!("{key_id}"), format!("{key_id:?}")), ("f1".repeat(16), "f1".repeat(16)));
+    }
 }

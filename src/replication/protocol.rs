@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,10 +242,11 @@ impl Protocol {
 
     /// The next message to be sent: each peer in turn.
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        let after = self.turn.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let later = self.peers.range((after, std::ops::Bound::Unbounded)).map(|(id, _)| *id);
-        let order: Vec<NodeId> = later.chain(self.peers()).collect();
-        order.into_iter().find_map(|to| self.poll_transmit_to(to))
+        let waits = |(id, peer): (&NodeId, &Peer)| (!peer.queue.is_empty()).then_some(*id);
+        let later =
+            self.turn.and_then(|turn| self.peers.range((Bound::Excluded(turn), Bound::Unbounded)).find_map(waits));
+        let to = later.or_else(|| self.peers.iter().find_map(waits))?;
+        self.poll_transmit_to(to)
     }
 
     /// The next message to be sent to one peer.

@@ -83,7 +83,11 @@ impl Cluster {
     /// Starts a node. `false` if its disk does not let it.
     pub(crate) fn start(&mut self, index: usize) -> bool {
         let node = &mut self.nodes[index];
-        let options = Options::new().key(Key::from_bytes([7; 32])).clock(node.clock.clone()).background(false);
+        let options = Options::new()
+            .key(Key::from_bytes([7; 32]))
+            .clock(node.clock.clone())
+            .background(false)
+            .segment_bytes(16_384);
         let store = match &node.disk {
             Some(disk) => options.open_on(Arc::clone(disk) as Arc<_>),
             None => options.open_in_memory(),

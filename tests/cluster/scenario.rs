@@ -112,6 +112,8 @@ pub(crate) struct Scenario {
     down: Vec<Option<Duration>>,
     numbers: u64,
     has_wild_clocks: bool,
+    /// The latest that any honest clock has shown.
+    latest: Timestamp,
 }
 
 impl Scenario {
@@ -157,7 +159,16 @@ impl Scenario {
             _ => Weather { loss: 10, repeats: 0, damage: 0, delay: (20, 80) },
         };
         let down = vec![None; cluster.nodes.len()];
-        Self { cluster, issuers, revoked: Vec::new(), outcome: Outcome::default(), down, numbers: 0, has_wild_clocks }
+        Self {
+            cluster,
+            issuers,
+            revoked: Vec::new(),
+            outcome: Outcome::default(),
+            down,
+            numbers: 0,
+            has_wild_clocks,
+            latest: Timestamp::MIN,
+        }
     }
 
     pub(crate) fn run(mut self) -> Outcome {
@@ -362,6 +373,7 @@ impl Scenario {
         let clock = &self.cluster.nodes[node].clock;
         let wall = rescind::Clock::wall(clock);
         let step = Duration::from_secs(by);
+        self.latest = self.latest.max(wall.saturating_add(step));
         clock.set_wall(if by.is_multiple_of(2) { wall.saturating_add(step) } else { wall.saturating_sub(step) });
     }
 
@@ -432,7 +444,8 @@ impl Scenario {
             if !self.cluster.is_up(node) {
                 assert!(self.cluster.start(node), "node {node} does not start again");
             }
-            let now = Timestamp::from_secs(START).saturating_add(self.cluster.now);
+            // A store that has seen a later time than its clock shows says so, and nothing else.
+            let now = Timestamp::from_secs(START + 60).saturating_add(self.cluster.now).max(self.latest);
             if !self.cluster.nodes[node].is_hostile {
                 self.cluster.nodes[node].clock.set_wall(now);
             }
