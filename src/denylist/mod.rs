@@ -418,12 +418,17 @@ impl Denylist {
     /// many.
     pub(crate) fn forget(&self, ended: Timestamp, over: impl Fn(&WideEntry, Option<Digest>) -> bool) -> usize {
         let mut forgotten = 0;
-        for shard in 0..narrow::SHARDS {
-            let mut structure = self.structure.lock();
-            let gone = self.narrow.forget(shard, ended);
-            gone.iter().for_each(|row| structure.release(row));
-            count_by_shape(&gone).into_iter().for_each(|(shape, count)| self.count_down(shape, count));
-            forgotten += gone.len();
+        if self.narrow.has_ended(ended) {
+            for shard in 0..narrow::SHARDS {
+                let mut structure = self.structure.lock();
+                let gone = self.narrow.forget(shard, ended);
+                gone.iter().for_each(|row| structure.release(row));
+                count_by_shape(&gone).into_iter().for_each(|(shape, count)| self.count_down(shape, count));
+                forgotten += gone.len();
+            }
+            // No row comes meanwhile.
+            let _structure = self.structure.lock();
+            self.narrow.settle();
         }
         forgotten += remove(
             &self.lifted,

@@ -10,6 +10,7 @@
 //! successor is made beside it first. Only one thread may write at a time, which is the caller's to see to.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 
@@ -31,6 +32,8 @@ const EQUAL_MAX: usize = 8;
 /// The table.
 pub(super) struct NarrowTable {
     shards: Box<[Padded]>,
+    /// No row may be forgotten before this second.
+    earliest: AtomicU32,
 }
 
 /// A cache line of its own for each lock.
@@ -146,7 +149,8 @@ pub(super) const fn shard_of(locator: Locator) -> usize {
 
 impl NarrowTable {
     pub(super) fn new() -> Self {
-        Self { shards: std::iter::repeat_with(Padded::default).take(SHARDS).collect() }
+        let shards = std::iter::repeat_with(Padded::default).take(SHARDS).collect();
+        Self { shards, earliest: AtomicU32::new(Retention::FOR_GOOD.as_secs()) }
     }
 
     #[inline]
@@ -167,6 +171,7 @@ impl NarrowTable {
     /// Puts a row in the place of the one with its digest, or adds it. Tells whether it was added.
     pub(super) fn put(&self, row: Row) -> Result<bool, Crowded> {
         let Some(lock) = self.shard(row.locator) else { return Err(Crowded) };
+        self.earliest.fetch_min({ row.until }.as_secs(), Ordering::Relaxed);
         let mut shard = lock.write();
         if let Some(place) = shard.place_of(row.locator, row.digest) {
             if let Some(place) = shard.rows.get_mut(place) {
@@ -231,6 +236,17 @@ impl NarrowTable {
         }
     }
 
+    /// Whether there may be rows to be forgotten: most of the time there are none.
+    pub(super) fn has_ended(&self, ended: Timestamp) -> bool {
+        Retention::from_secs(self.earliest.load(Ordering::Relaxed)).end() < ended
+    }
+
+    /// Finds out before when no row may be forgotten.
+    pub(super) fn settle(&self) {
+        let earliest = self.shards.iter().map(|padded| padded.0.read().earliest).min();
+        self.earliest.store(earliest.unwrap_or(Retention::FOR_GOOD).as_secs(), Ordering::Relaxed);
+    }
+
     /// Removes the rows of one shard that may be forgotten before `ended`, and gives them back.
     pub(super) fn forget(&self, shard: usize, ended: Timestamp) -> Vec<Row> {
         let Some(lock) = self.shards.get(shard).map(|padded| &padded.0) else { return Vec::new() };
@@ -251,6 +267,7 @@ impl NarrowTable {
         let Some(mut shard) = self.shards.get(shard).map(|padded| padded.0.write()) else { return false };
         let is_empty = shard.len == 0;
         if is_empty {
+            self.earliest.fetch_min(table.earliest.as_secs(), Ordering::Relaxed);
             *shard = table;
         }
         is_empty

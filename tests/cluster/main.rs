@@ -12,6 +12,7 @@ mod scenario;
 mod sync;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 
 use scenario::{Outcome, Scenario};
 
@@ -37,30 +38,38 @@ fn simulator() {
         Some(seed) => seed..seed + 1,
         None => 0..seeds(),
     };
-    let mut tried = 0;
-    let mut total = Outcome::default();
-    let mut panics = 0;
-    let mut told = Vec::new();
-    for seed in seeds {
-        // Enough has failed to see why.
-        if told.len() >= TOLD_MAX {
-            break;
-        }
-        tried += 1;
-        match catch_unwind(AssertUnwindSafe(|| Scenario::new(seed).run())) {
-            Ok(outcome) => {
-                if !outcome.failures.is_empty() {
-                    told.push(format!("seed {seed}: {}", outcome.failures.join("; ")));
+    // Each seed is a cluster on one thread; several are tried side by side.
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (seeds, results) = (Mutex::new(seeds), Mutex::new((0, Outcome::default(), 0, Vec::new())));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(seed) = { seeds.lock().unwrap().next() } {
+                    let result = catch_unwind(AssertUnwindSafe(|| Scenario::new(seed).run()));
+                    let (tried, total, panics, told) = &mut *results.lock().unwrap();
+                    // Enough has failed to see why.
+                    if told.len() >= TOLD_MAX {
+                        break;
+                    }
+                    *tried += 1;
+                    match result {
+                        Ok(outcome) => {
+                            if !outcome.failures.is_empty() {
+                                told.push(format!("seed {seed}: {}", outcome.failures.join("; ")));
+                            }
+                            total.add(&outcome);
+                        }
+                        Err(panic) => {
+                            *panics += 1;
+                            let text = panic.downcast_ref::<String>().cloned();
+                            told.push(format!("seed {seed}: panic: {}", text.unwrap_or_default()));
+                        }
+                    }
                 }
-                total.add(&outcome);
-            }
-            Err(panic) => {
-                panics += 1;
-                let text = panic.downcast_ref::<String>().cloned();
-                told.push(format!("seed {seed}: panic: {}", text.unwrap_or_default()));
-            }
+            });
         }
-    }
+    });
+    let (tried, total, panics, told) = results.into_inner().unwrap();
     let Outcome { lost, diverged, stale_clear, .. } = total;
     println!("simulator: {}", total.counts());
     let line = format!(

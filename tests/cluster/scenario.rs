@@ -24,6 +24,9 @@ struct Revoked {
     origin_lost_it: bool,
     /// And when it was, not every other issuer held it.
     gone: bool,
+    /// One bit for each node by whose clock the epoch lay too far in the future, once: it was refused there, or may have
+    /// been, and comes when contents are next compared.
+    refused: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -204,6 +207,13 @@ impl Scenario {
         self.cluster.advance_to(until);
     }
 
+    /// Tells what happens, where one seed is run by hand.
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if crate::first_seed().is_some() {
+            println!("{:?} {}", self.cluster.now, what());
+        }
+    }
+
     fn pick(&mut self, of: usize) -> usize {
         self.cluster.random.below(of as u64) as usize
     }
@@ -281,9 +291,22 @@ impl Scenario {
                 undone: false,
                 origin_lost_it: false,
                 gone: false,
+                refused: 0,
             });
         }
+        self.note_refusals();
         self.cluster.settle(origin);
+    }
+
+    /// To be called whenever there is a new epoch, or a clock has been set.
+    fn note_refusals(&mut self) {
+        for (index, node) in self.cluster.nodes.iter().enumerate() {
+            let horizon = rescind::Clock::wall(&node.clock).saturating_add(SKEW);
+            for revoked in &mut self.revoked {
+                let is_wide = matches!(revoked.what, What::User | What::Disabled);
+                revoked.refused |= u64::from(is_wide && revoked.epoch > horizon) << index;
+            }
+        }
     }
 
     fn undo(&mut self) {
@@ -329,9 +352,7 @@ impl Scenario {
             }
             self.outcome.crashes += 1;
             let loses_power = self.cluster.random.chance(500);
-            if std::env::var("RESCIND_SEED").is_ok() {
-                println!("{:?} crash {node}", self.cluster.now);
-            }
+            self.tell(|| format!("node {node} fails"));
             self.cluster.stop(node, loses_power);
             self.down[node] = Some(self.cluster.now + Duration::from_millis(self.cluster.random.below(15_000)));
         }
@@ -342,9 +363,7 @@ impl Scenario {
         if self.cluster.is_up(node) && !self.cluster.nodes[node].is_hostile {
             self.give_up_what_only_one_has(node);
             self.outcome.wipes += 1;
-            if std::env::var("RESCIND_SEED").is_ok() {
-                println!("{:?} wipe {node}", self.cluster.now);
-            }
+            self.tell(|| format!("node {node} loses its disk"));
             self.cluster.stop(node, true);
             self.cluster.wipe(node);
             self.down[node] = Some(self.cluster.now + Duration::from_millis(self.cluster.random.below(15_000)));
@@ -370,11 +389,15 @@ impl Scenario {
     fn step_clock(&mut self) {
         let node = self.pick(self.cluster.nodes.len());
         let by = self.cluster.random.below(1_200);
+        if self.cluster.nodes[node].is_hostile {
+            return;
+        }
         let clock = &self.cluster.nodes[node].clock;
         let wall = rescind::Clock::wall(clock);
         let step = Duration::from_secs(by);
         self.latest = self.latest.max(wall.saturating_add(step));
         clock.set_wall(if by.is_multiple_of(2) { wall.saturating_add(step) } else { wall.saturating_sub(step) });
+        self.note_refusals();
     }
 
     fn disk_fault(&mut self) {
@@ -412,22 +435,9 @@ impl Scenario {
             let what = told();
             self.outcome.fail(|outcome| &mut outcome.lost, what);
         } else if verdict == Verdict::Clear && self.cluster.now - revoked.at > STALE_AFTER {
-            // An epoch that lies too far in the future over there is refused.
-            let horizon = rescind::Clock::wall(&self.cluster.nodes[node].clock).saturating_add(SKEW);
-            if !matches!(revoked.what, What::User | What::Disabled) || revoked.epoch <= horizon {
+            if revoked.refused >> node & 1 == 0 {
                 let what = told();
-                if std::env::var("RESCIND_SEED").is_ok() && self.outcome.stale_clear == 0 {
-                    println!(
-                        "at {:?} {what}: {:#?}",
-                        self.cluster.now,
-                        self.cluster.nodes[node].replica.as_ref().unwrap().stats()
-                    );
-                    for (index, node) in self.cluster.nodes.iter().enumerate() {
-                        let verdict = node.store().map(|store| store.check(&revoked.credential()));
-                        println!("  {index} hostile {} disk {} {verdict:?}", node.is_hostile, node.disk.is_some());
-                    }
-                    println!("issuers {} revoked at {:?} cut {:?}", self.issuers, revoked.at, self.cluster.cut);
-                }
+                self.tell(|| what.clone());
                 self.outcome.fail(|outcome| &mut outcome.stale_clear, what);
             }
         }
@@ -460,21 +470,9 @@ impl Scenario {
         self.pass(self.cluster.now + Duration::from_secs(30), false);
         let honest: Vec<usize> =
             (0..self.cluster.nodes.len()).filter(|node| !self.cluster.nodes[*node].is_hostile).collect();
-        if std::env::var("RESCIND_SEED").is_ok() {
-            for (index, node) in self.cluster.nodes.iter().enumerate() {
-                let replica = node.replica.as_ref().unwrap();
-                let wall = rescind::Clock::wall(&node.clock);
-                println!(
-                    "{index} {} wall {wall} stats {} {:?}",
-                    node.id,
-                    replica.store().stats().borne_out_time,
-                    replica.stats()
-                );
-                println!(
-                    "  {:?}",
-                    self.revoked.iter().filter(|r| r.origin == index).map(|r| r.number).collect::<Vec<_>>()
-                );
-            }
+        for (index, node) in self.cluster.nodes.iter().enumerate() {
+            let stats = node.replica.as_ref().unwrap().stats();
+            self.tell(|| format!("node {index} in the end: {} {stats:?}", rescind::Clock::wall(&node.clock)));
         }
         for &node in &honest {
             if !self.cluster.nodes[node].is_fresh() {
