@@ -71,6 +71,12 @@ impl Simulation {
         Ok(replica)
     }
 
+    fn put(&mut self, index: usize, replica: Option<Replica>) {
+        if let Some(place) = self.replicas.get_mut(index) {
+            *place = replica;
+        }
+    }
+
     fn random(&mut self, below: u64) -> u64 {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.random >> 33) % below
@@ -218,10 +224,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             simulation.is_cut = false;
         } else if second(20) {
             note = Some("node 9 fails, and loses its disk");
-            simulation.replicas[9] = None;
+            simulation.put(9, None);
         } else if second(24) {
             note = Some("node 9 is back, with nothing");
-            simulation.replicas[9] = Some(simulation.start(9)?);
+            let replica = simulation.start(9)?;
+            simulation.put(9, Some(replica));
         }
         let verdicts: Vec<Verdict> = (0..NODES).map(|index| simulation.verdict(index)).collect();
         if let Some((at, known)) = &mut revoked_at {

@@ -642,3 +642,65 @@ fn a_heartbeat_tells_of_what_waits_in_the_outbox() {
     assert_eq!(group.store(1).check(&token("0")), Verdict::Unknown(Cause::Stale));
     assert_eq!(group.store(1).check(&token("other")), Verdict::Unknown(Cause::Stale));
 }
+
+/// Whoever has borne a later number is told so, believes it once in a while, and nobody believes a number of years ahead.
+#[test]
+fn a_peer_cannot_make_a_replica_give_up_its_name_again_and_again() {
+    let group = Group::of(2);
+    group.pass(secs(3));
+    let first = group.replicas[0].position();
+    // A second life of the first replica whose clock is an hour behind: its number is lower.
+    let clock = ManualClock::at(Timestamp::from_secs(T0 - 30));
+    let store = options(&clock).open_in_memory().unwrap();
+    let reborn = store.replicate(trusting(1, &[1, 2])).unwrap();
+    reborn.set_peers([id(1), id(2)]);
+    let group = Group { clock: group.clock.clone(), replicas: vec![reborn, group.replicas[1].clone()] };
+    for _ in 0..40 {
+        clock.advance(TICK);
+        group.pass(TICK);
+    }
+    assert_ne!(group.replicas[0].position(), first, "it has taken a number of its own");
+    store.revoke(Revocation::of(Subject::token("t"))).unwrap();
+    group.deliver(|_, _| false);
+    assert!(is_revoked(group.store(1), &token("t")), "and its news are heard");
+    assert_eq!(group.store(1).check(&token("other")), Verdict::Clear);
+}
+
+#[test]
+fn a_peer_that_asks_for_too_much_is_not_answered_and_the_others_are() {
+    let group = Group::of(3);
+    group.pass(secs(3));
+    group.store(0).revoke_many((0..5_000).map(|n| Revocation::of(Subject::token(n.to_string())))).unwrap();
+    group.deliver(|_, _| true);
+    // The comparison that the second begins, over and over: it is of 48 bytes and a few more, and is answered with more.
+    let mut comparison = None;
+    for _ in 0..8 {
+        group.clock.advance(TICK);
+        group.replicas.iter().for_each(Replica::tick);
+        for index in 0..3 {
+            while let Some(message) = group.replicas[index].poll_transmit() {
+                let is_comparison = message.bytes[48] == 2;
+                if is_comparison && index == 0 {
+                    comparison = Some(message.bytes.clone());
+                }
+                let receiver = group.replicas.iter().find(|replica| replica.node() == message.to).unwrap();
+                receiver.receive(group.replicas[index].node(), &message.bytes).unwrap();
+            }
+        }
+    }
+    let comparison = comparison.unwrap();
+    let answers_to = |count: usize| {
+        let before = group.replicas[0].stats().messages_out;
+        (0..count).for_each(|_| group.replicas[0].receive(id(2), &comparison).unwrap());
+        while group.replicas[0].poll_transmit_to(id(2)).is_some() {}
+        group.replicas[0].stats().messages_out - before
+    };
+    let answers = answers_to(1_000);
+    assert!((1..200).contains(&answers), "{answers}");
+    assert_eq!(answers_to(10), 0);
+    group.store(0).revoke(Revocation::of(Subject::token("news"))).unwrap();
+    group.deliver(|_, _| false);
+    assert!(is_revoked(group.store(2), &token("news")), "the others are heard");
+    group.pass(secs(2));
+    assert_ne!(answers_to(1), 0, "a moment later it is answered again");
+}

@@ -122,12 +122,11 @@ impl Digests {
         let (first, last) = (number_of(node.first()), number_of(node.last()));
         let mut children = [Sum::default(); Node::CHILDREN];
         for (_, bin) in self.bins.range(cutoff..) {
-            for (number, sum) in &bin.nodes {
-                if (first..=last).contains(number) {
-                    let child = node.child_of(Locator::from_u64(u64::from(*number) << 56));
-                    if let Some(child) = children.get_mut(child) {
-                        child.add(*sum);
-                    }
+            let start = bin.nodes.partition_point(|(number, _)| *number < first);
+            for (number, sum) in bin.nodes.iter().skip(start).take_while(|(number, _)| *number <= last) {
+                let child = node.child_of(Locator::from_u64(u64::from(*number) << 56));
+                if let Some(child) = children.get_mut(child) {
+                    child.add(*sum);
                 }
             }
         }

@@ -180,22 +180,8 @@ impl Envelope {
     }
 }
 
-/// No incarnation is as high: a wall clock in nanoseconds reaches it in 2262.
-const INCARNATION_MAX: u64 = u64::MAX / 2;
-
 /// Whether a message keeps to the bounds.
 fn check(message: &Message) -> Result<(), Rejected> {
-    let incarnation = match message {
-        Message::Heartbeat(heartbeat) => {
-            heartbeat.origins.iter().map(|known| known.incarnation).max().max(Some(heartbeat.incarnation))
-        }
-        Message::Delta(delta) => Some(delta.incarnation),
-        Message::Held { incarnation, .. } => Some(*incarnation),
-        _ => None,
-    };
-    if incarnation > Some(INCARNATION_MAX) {
-        return Err(Rejected::Malformed("an incarnation that there is not".to_owned()));
-    }
     let oversized = |what: &str| Err(Rejected::Malformed(format!("more {what} than a message may have")));
     let node_is_off = || Err(Rejected::Malformed("a node that there is not".to_owned()));
     match message {
@@ -315,13 +301,7 @@ mod tests {
                 rest: vec![(Node::ROOT, Node::ROOT.first()); NODES_MAX + 1],
             },
             Message::Entries { cutoff, entries: Vec::new(), rest: vec![(node_off, Node::ROOT.first())] },
-            Message::Held { incarnation: u64::MAX, sequence: 0 },
-            Message::Heartbeat(Heartbeat { incarnation: u64::MAX, ..heartbeat.clone() }),
             Message::Heartbeat(Heartbeat { origins: vec![known.clone(); ORIGINS_MAX + 1], ..heartbeat.clone() }),
-            Message::Heartbeat(Heartbeat {
-                origins: vec![Known { incarnation: u64::MAX, ..known.clone() }],
-                ..heartbeat.clone()
-            }),
         ];
         for message in refused {
             let sealed = ENVELOPE.seal(&message).unwrap();

@@ -56,6 +56,11 @@ impl Queue {
         self.dropped += u64::from(!lane.push(bytes));
     }
 
+    /// Whether so many bytes of repairs would find room.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.repairs.bytes + bytes <= BYTES_MAX
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.urgent.messages.is_empty() && self.repairs.messages.is_empty()
     }

@@ -434,12 +434,13 @@ impl Scenario {
         if node == revoked.origin && !revoked.origin_lost_it {
             let what = told();
             self.outcome.fail(|outcome| &mut outcome.lost, what);
-        } else if verdict == Verdict::Clear && self.cluster.now - revoked.at > STALE_AFTER {
-            if revoked.refused >> node & 1 == 0 {
-                let what = told();
-                self.tell(|| what.clone());
-                self.outcome.fail(|outcome| &mut outcome.stale_clear, what);
-            }
+        } else if verdict == Verdict::Clear
+            && self.cluster.now - revoked.at > STALE_AFTER
+            && revoked.refused >> node & 1 == 0
+        {
+            let what = told();
+            self.tell(|| what.clone());
+            self.outcome.fail(|outcome| &mut outcome.stale_clear, what);
         }
     }
 

@@ -109,6 +109,7 @@ fn memory() -> (u64, u64) {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what it costs here is measured")]
 fn sync_costs_and_bootstrap() {
     let entries: u64 = if is_full_scale() { 10_000_000 } else { 50_000 };
     let mut pair = Pair::new();

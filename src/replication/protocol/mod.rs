@@ -1,7 +1,8 @@
 //! The state machine: what a replica says to its peers, and what it makes of what they say.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+mod comparison;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +10,19 @@ use std::time::Duration;
 use crate::codec;
 use crate::model::{Bin, Digest, Fingerprint, Item, KeyId, Locator, Node, Rows, Shape, Sum, Timestamp};
 
-use super::message::{Compared, Delta, Envelope, Heartbeat, LISTED_MAX, Listed, Message, NODES_MAX, ORIGINS_MAX};
+use super::message::{Delta, Envelope, Heartbeat, Known, Message, ORIGINS_MAX};
 use super::origins::Origins;
 use super::queue::{Queue, Transmit};
 use super::{NodeId, Rejected, Replication, Trust};
 
 /// How many bytes of entries one message brings, more or less.
 const PAGE_BYTES: usize = 64 * 1024;
-/// How many pages a peer is asked for at a time.
-const WINDOW: usize = 8;
-/// How many nodes may wait to be fetched from a peer.
-const FETCHES_MAX: usize = 8192;
-/// From how many peers a new replica fetches at once.
-const SOURCES_MAX: usize = 3;
 /// In a larger cluster not everyone is told everything by everyone.
 const MESH_MAX: usize = 64;
+/// How far ahead of our clock the incarnation of a peer may be, which is a time of its own clock.
+const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How often a peer may tell that an incarnation of ours was later.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(60);
 /// After how many heartbeats without an answer a comparison is taken to be lost.
 const PATIENCE: u32 = 3;
 
@@ -115,6 +114,8 @@ struct Peer {
     compared: Option<Duration>,
     fetches: VecDeque<(Bin, Node, Locator)>,
     fetching: usize,
+    /// How many of our entries may still be looked at for its sake, until its next heartbeat is due.
+    allowance: u64,
     /// Up to which delta of ours it holds all.
     holds: Option<(u64, u64)>,
     /// Up to which delta of its own it has been told that we hold all.
@@ -128,12 +129,16 @@ pub(crate) struct Protocol {
     options: Replication,
     envelope: Envelope,
     incarnation: u64,
+    /// When a peer last told of a later one.
+    renewed: Option<Duration>,
     sequence: u64,
     peers: BTreeMap<NodeId, Peer>,
     origins: Origins,
     /// Whose turn it is to be sent something.
     turn: Option<NodeId>,
     random: u64,
+    /// When peers are next allowed to have us look at entries.
+    next_allowance: Duration,
     pub(crate) counts: Counts,
     /// Answers to probes: which, from whom, and whether the subject is denied there.
     answers: Vec<(u64, NodeId, bool)>,
@@ -149,11 +154,13 @@ impl Protocol {
             envelope: Envelope { cluster: options.cluster, key_id },
             options,
             incarnation: incarnation.max(1),
+            renewed: None,
             sequence: 0,
             peers: BTreeMap::new(),
             origins: Origins::default(),
             turn: None,
             random: seed ^ incarnation,
+            next_allowance: Duration::ZERO,
             counts: Counts::default(),
             answers: Vec::new(),
         }
@@ -162,9 +169,10 @@ impl Protocol {
     /// Says who the peers are. What is known of those that stay is kept.
     pub(crate) fn set_peers(&mut self, peers: impl IntoIterator<Item = NodeId>) {
         let mut known = std::mem::take(&mut self.peers);
+        let new = || Peer { allowance: comparison::ALLOWANCE_MIN, ..Peer::default() };
         for peer in peers {
             if peer != self.options.node {
-                self.peers.insert(peer, known.remove(&peer).unwrap_or_default());
+                self.peers.insert(peer, known.remove(&peer).unwrap_or_else(new));
             }
         }
         let (peers, trust) = (&self.peers, &self.options.trust);
@@ -178,7 +186,7 @@ impl Protocol {
     /// Numbers entries that were changed here, and sends them on their way.
     pub(crate) fn publish(&mut self, items: &[Item], wall: Timestamp) {
         // No entry alone is too long to be sent.
-        let Some(entries) = encoded(&Rows::default(), items) else { return };
+        let Some(entries) = encoded(&Rows::default(), items) else { return self.leave_gap() };
         if entries.len() > PAGE_BYTES && items.len() > 1 {
             let (first, second) = items.split_at(items.len() / 2);
             self.publish(first, wall);
@@ -274,16 +282,14 @@ impl Protocol {
             Trust::Nothing => Some(now),
             Trust::Issuers(issuers) => {
                 let others = issuers.iter().filter(|issuer| **issuer != self.options.node);
+                // The least of them: none, if of one nothing is known; now, if there are no others.
                 others.map(|issuer| self.origins.heard(*issuer)).min().unwrap_or(Some(now))
             }
             Trust::Anchors { agreeing, anchors } => {
                 let agreed = anchors.iter().filter_map(|anchor| self.peers.get(anchor)?.agreed);
                 let mut agreed: Vec<Duration> = agreed.collect();
                 agreed.sort_unstable_by(|a, b| b.cmp(a));
-                match agreeing {
-                    0 => Some(now),
-                    agreeing => agreed.get(agreeing - 1).copied(),
-                }
+                agreed.get(agreeing.checked_sub(1)?).copied()
             }
         }
     }
@@ -327,43 +333,28 @@ impl Protocol {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.seen = Some(now);
         }
+        // A clock that is years ahead must not make all later ones seem to be of the past.
+        let latest = content.cutoff().start().saturating_add(AHEAD_MAX).as_nanos();
         match message {
-            Message::Heartbeat(heartbeat) => self.on_heartbeat(from, heartbeat, now, content),
-            Message::Delta(delta) => return self.on_delta(from, delta, content),
+            Message::Held { incarnation, .. } if incarnation > latest => {}
+            Message::Heartbeat(mut heartbeat) => {
+                heartbeat.vouches &= heartbeat.incarnation <= latest;
+                heartbeat.incarnation = heartbeat.incarnation.min(latest);
+                heartbeat.origins.retain(|known| known.incarnation <= latest);
+                self.on_heartbeat(from, heartbeat, now, content);
+            }
+            Message::Delta(delta) => return self.on_delta(from, delta, latest, content),
             Message::Compare { cutoff, nodes } => self.on_compare(from, cutoff, &nodes, now, content),
             Message::List { cutoff, nodes } => self.on_list(from, cutoff, &nodes, now, content),
             Message::Want { cutoff, nodes } => self.on_want(from, cutoff, &nodes, content),
-            Message::Fetch { cutoff, node, from: start } => {
-                let (rows, items, more) = content.page(node, start, cutoff, PAGE_BYTES, &|_| true);
-                if let Some(entries) = encoded(&rows, &items) {
-                    self.send(from, &Message::Page { cutoff, node, entries, more });
-                }
-            }
+            Message::Fetch { cutoff, node, from: start } => self.on_fetch(from, cutoff, node, start, content),
             Message::Page { cutoff, node, entries, more } => {
-                if let Some(peer) = self.peers.get_mut(&from) {
-                    peer.fetching = peer.fetching.saturating_sub(1);
-                    peer.compared = Some(now);
-                    if let Some(more) = more {
-                        peer.fetches.push_front((cutoff, node, more));
-                    }
-                }
-                // The next page is on its way while this one is taken in.
-                self.fetch(from);
-                self.merge(&entries, content)?;
-                self.ask_when_done(from, now, content);
+                self.expect_more(from, cutoff, more.map(|more| (node, more)), 1, now);
+                self.take_in(from, &entries, now, content)?;
             }
             Message::Entries { cutoff, entries, rest } => {
-                if let Some(peer) = self.peers.get_mut(&from) {
-                    peer.compared = Some(now);
-                    for (node, locator) in rest {
-                        if peer.fetches.len() < FETCHES_MAX {
-                            peer.fetches.push_back((cutoff, node, locator));
-                        }
-                    }
-                }
-                self.fetch(from);
-                self.merge(&entries, content)?;
-                self.ask_when_done(from, now, content);
+                self.expect_more(from, cutoff, rest, 0, now);
+                self.take_in(from, &entries, now, content)?;
             }
             Message::Probe { number, shape, locator, digest } => {
                 let denied = content.denies(shape, locator, digest);
@@ -374,7 +365,7 @@ impl Protocol {
                     self.answers.push((number, from, denied));
                 }
             }
-            Message::Held { incarnation, sequence } => self.on_own(from, incarnation, sequence),
+            Message::Held { incarnation, sequence } => self.on_own(from, incarnation, sequence, now),
         }
         Ok(None)
     }
@@ -393,6 +384,7 @@ impl Protocol {
         &mut self,
         from: NodeId,
         mut delta: Delta,
+        latest: u64,
         content: &dyn Content,
     ) -> Result<Option<Timestamp>, Rejected> {
         let (origin, incarnation, sequence) = (delta.origin, delta.incarnation, delta.sequence);
@@ -402,7 +394,8 @@ impl Protocol {
         }
         let merged = self.merge(&delta.entries, content)?;
         self.counts.deltas_in += 1;
-        if !merged.incomplete && is_tracked(&self.peers, &self.options.trust, origin) {
+        let counts = !merged.incomplete && incarnation <= latest;
+        if counts && is_tracked(&self.peers, &self.options.trust, origin) {
             self.origins.delivered(origin, incarnation, sequence);
         }
         let issued = Timestamp::from_nanos(delta.issued);
@@ -421,14 +414,14 @@ impl Protocol {
         let at = Some(Duration::from_nanos(echo.1)).filter(|at| echo.0 == self.incarnation && *at <= now);
         let mut all = origins;
         if vouches {
-            all.push(super::message::Known { origin: from, incarnation, sequence, age: 0 });
+            all.push(Known { origin: from, incarnation, sequence, age: 0 });
         }
         self.refute(from, from, incarnation);
         let mut lacks = false;
         for known in &all {
             let (origin, incarnation, sequence) = (known.origin, known.incarnation, known.sequence);
             if origin == self.options.node {
-                self.on_own(from, incarnation, sequence);
+                self.on_own(from, incarnation, sequence, now);
             } else if is_tracked(&self.peers, &self.options.trust, origin) {
                 if is_equal {
                     self.origins.reach(origin, incarnation, sequence);
@@ -480,162 +473,17 @@ impl Protocol {
     }
 
     /// A peer has told what it knows of this replica.
-    fn on_own(&mut self, from: NodeId, incarnation: u64, sequence: u64) {
+    fn on_own(&mut self, from: NodeId, incarnation: u64, sequence: u64, now: Duration) {
         if incarnation > self.incarnation {
             // The clock went back, and the disk was lost: what is issued now must not be taken for what was then.
-            self.incarnation = incarnation.saturating_add(1);
-            self.sequence = 0;
+            let is_due = self.renewed.is_none_or(|at| now.saturating_sub(at) >= RENEWAL_PERIOD);
+            if is_due {
+                self.renewed = Some(now);
+                self.incarnation = incarnation.saturating_add(1);
+                self.sequence = 0;
+            }
         } else if let Some(peer) = self.peers.get_mut(&from) {
             peer.holds = peer.holds.max(Some((incarnation, sequence)));
-        }
-    }
-
-    /// Begins to compare contents with a peer.
-    fn compare(&mut self, to: NodeId, now: Duration, content: &dyn Content) {
-        let cutoff = content.cutoff();
-        if let Some(peer) = self.peers.get_mut(&to) {
-            peer.compared = Some(now);
-            peer.fetches.clear();
-            peer.fetching = 0;
-        }
-        self.counts.comparisons += 1;
-        let root = compared(Node::ROOT, cutoff, content);
-        self.send(to, &Message::Compare { cutoff, nodes: vec![root] });
-    }
-
-    fn on_compare(&mut self, from: NodeId, cutoff: Bin, nodes: &[Compared], now: Duration, content: &dyn Content) {
-        if cutoff < content.horizon() || cutoff > content.cutoff().next() {
-            // What the peer compares is partly forgotten here, or not yet over: compare what is not.
-            if cutoff < content.horizon() && nodes.iter().any(|compared| compared.node == Node::ROOT) {
-                self.compare(from, now, content);
-            }
-            return;
-        }
-        let (mut deeper, mut lists, mut fetches) = (Vec::new(), Vec::new(), Vec::new());
-        for Compared { node, children } in nodes {
-            let mine = content.children(*node, cutoff);
-            for ((child, mine), theirs) in node.children().zip(mine).zip(children) {
-                if mine.brief() == *theirs {
-                    continue;
-                }
-                if mine.count == 0 {
-                    fetches.push((cutoff, child, child.first()));
-                } else if mine.count <= LISTED_MAX as u64 {
-                    let seen = RefCell::new(Vec::new());
-                    content.page(child, child.first(), cutoff, usize::MAX, &|fingerprint| {
-                        seen.borrow_mut().push(fingerprint);
-                        false
-                    });
-                    let mut fingerprints = seen.into_inner();
-                    fingerprints.truncate(LISTED_MAX);
-                    lists.push(Listed { node: child, fingerprints });
-                } else if child.depth() < Node::DEPTH_MAX {
-                    deeper.push(compared(child, cutoff, content));
-                }
-            }
-        }
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.compared = Some(now);
-        }
-        for nodes in deeper.chunks(NODES_MAX) {
-            self.send(from, &Message::Compare { cutoff, nodes: nodes.to_vec() });
-        }
-        for nodes in lists.chunks(NODES_MAX) {
-            self.send(from, &Message::List { cutoff, nodes: nodes.to_vec() });
-        }
-        // Who has much to fetch does so from several peers.
-        let mut sources = vec![from];
-        if fetches.len() >= Node::CHILDREN {
-            let others = self.peers.iter().filter(|(id, peer)| {
-                **id != from && peer.seen.is_some_and(|at| now.saturating_sub(at) <= self.options.heartbeat * PATIENCE)
-            });
-            sources.extend(others.map(|(id, _)| *id).take(SOURCES_MAX - 1));
-        }
-        for (fetch, source) in fetches.into_iter().zip(sources.iter().cycle()) {
-            if let Some(peer) = self.peers.get_mut(source)
-                && peer.fetches.len() < FETCHES_MAX
-            {
-                peer.fetches.push_back(fetch);
-                peer.compared = Some(now);
-            }
-        }
-        sources.into_iter().for_each(|source| self.fetch(source));
-    }
-
-    fn on_list(&mut self, from: NodeId, cutoff: Bin, nodes: &[Listed], now: Duration, content: &dyn Content) {
-        let mut room = PAGE_BYTES;
-        let (mut all, mut others, mut rest, mut wants) = (Rows::default(), Vec::new(), Vec::new(), Vec::new());
-        for Listed { node, fingerprints } in nodes {
-            let theirs: HashSet<Fingerprint> = fingerprints.iter().copied().collect();
-            let mine = RefCell::new(HashSet::new());
-            let (rows, items, more) = content.page(*node, node.first(), cutoff, room.max(1), &|fingerprint| {
-                mine.borrow_mut().insert(fingerprint);
-                !theirs.contains(&fingerprint)
-            });
-            room = room.saturating_sub((rows.rows.len() + items.len()) * 64);
-            append(&mut all, rows);
-            others.extend(items);
-            match more {
-                Some(more) => rest.push((*node, more)),
-                None => {
-                    let mine = mine.into_inner();
-                    let fingerprints: Vec<_> = theirs.difference(&mine).copied().collect();
-                    if !fingerprints.is_empty() {
-                        wants.push(Listed { node: *node, fingerprints });
-                    }
-                }
-            }
-        }
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.compared = Some(now);
-        }
-        if !wants.is_empty() {
-            self.send(from, &Message::Want { cutoff, nodes: wants });
-        }
-        self.send_entries(from, cutoff, &all, &others, rest);
-    }
-
-    fn on_want(&mut self, from: NodeId, cutoff: Bin, nodes: &[Listed], content: &dyn Content) {
-        let mut room = 4 * PAGE_BYTES;
-        let (mut all, mut others) = (Rows::default(), Vec::new());
-        for Listed { node, fingerprints } in nodes {
-            let wanted: HashSet<Fingerprint> = fingerprints.iter().copied().collect();
-            let (rows, items, _) = content.page(*node, node.first(), cutoff, room, &|one| wanted.contains(&one));
-            room = room.saturating_sub((rows.rows.len() + items.len()) * 64);
-            append(&mut all, rows);
-            others.extend(items);
-            if room == 0 {
-                // The rest will differ still when contents are next compared.
-                break;
-            }
-        }
-        self.send_entries(from, cutoff, &all, &others, Vec::new());
-    }
-
-    fn send_entries(&mut self, to: NodeId, cutoff: Bin, rows: &Rows, items: &[Item], rest: Vec<(Node, Locator)>) {
-        if rows.rows.is_empty() && items.is_empty() && rest.is_empty() {
-            return;
-        }
-        if let Some(entries) = encoded(rows, items) {
-            self.send(to, &Message::Entries { cutoff, entries, rest });
-        }
-    }
-
-    /// Asks a peer for as many pages as may be under way.
-    fn fetch(&mut self, from: NodeId) {
-        while let Some(peer) = self.peers.get_mut(&from)
-            && peer.fetching < WINDOW
-            && let Some((cutoff, node, start)) = peer.fetches.pop_front()
-        {
-            peer.fetching += 1;
-            self.send(from, &Message::Fetch { cutoff, node, from: start });
-        }
-    }
-
-    /// Once all is fetched that a peer had, it is asked whether that was all.
-    fn ask_when_done(&mut self, from: NodeId, now: Duration, content: &dyn Content) {
-        if self.peers.get(&from).is_some_and(|peer| peer.fetching == 0 && peer.fetches.is_empty()) {
-            self.send_heartbeat(from, now, content, true);
         }
     }
 
@@ -668,6 +516,7 @@ impl Protocol {
             }
             self.send(to, &Message::Held { incarnation: held.0, sequence: held.1 });
         }
+        self.allow(now, content);
         let patience = self.options.heartbeat * PATIENCE;
         for peer in self.peers.values_mut() {
             if peer.fetching > 0 && peer.compared.is_none_or(|at| now.saturating_sub(at) > patience) {
@@ -734,22 +583,8 @@ fn is_tracked(peers: &BTreeMap<NodeId, Peer>, trust: &Trust, origin: NodeId) -> 
     }
 }
 
-fn compared(node: Node, cutoff: Bin, content: &dyn Content) -> Compared {
-    Compared { node, children: content.children(node, cutoff).map(Sum::brief) }
-}
-
 fn encoded(rows: &Rows, items: &[Item]) -> Option<Vec<u8>> {
     let mut entries = Vec::new();
     codec::encode_entries(rows, items, &mut entries).ok()?;
     Some(entries)
-}
-
-/// Appends rows, and the actors that they name.
-fn append(all: &mut Rows, more: Rows) {
-    let first = u32::try_from(all.actors.len()).unwrap_or(u32::MAX);
-    all.actors.extend(more.actors);
-    all.rows.extend(more.rows.into_iter().map(|mut row| {
-        row.actor = row.actor.saturating_add(first);
-        row
-    }));
 }
