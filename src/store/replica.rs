@@ -21,7 +21,7 @@ use super::canary::{Canary, CanaryAlarm};
 use super::committer::{Commit, Message};
 use super::lag::Lag;
 use super::receipt::Duty;
-use super::{Engine, Shared, Store};
+use super::{Engine, Pending, Shared, Store};
 
 /// How many changed entries may wait to be numbered.
 const OUTBOX_MAX: usize = 65_536;
@@ -476,7 +476,7 @@ impl Engine {
     fn merge(&self, items: impl Iterator<Item = Item>, max_retention: Option<Duration>) -> Merged {
         let shared = &*self.shared;
         let (now, horizon, skew) = (shared.clock.wall(), shared.horizon(), shared.policy.skew);
-        let (mut merged, mut taken) = (Merged::default(), Taken::default());
+        let (mut merged, mut taken, mut undoing) = (Merged::default(), Taken::default(), Vec::new());
         let writing = self.writing.lock();
         if shared.is_closed() {
             return Merged { incomplete: true, ..merged };
@@ -508,29 +508,38 @@ impl Engine {
                 Err(_) => merged.refused += 1,
             }
             if taken.payload.len() >= COMMIT_BYTES {
-                self.take_in(std::mem::take(&mut taken));
+                undoing.extend(self.take_in(std::mem::take(&mut taken)));
             }
         }
-        self.take_in(taken);
+        undoing.extend(self.take_in(taken));
         drop(writing);
+        // What undoes counts once it is in the log, and what is said next is to be said of that. If it cannot be logged,
+        // contents differ.
+        undoing.into_iter().for_each(|pending| _ = pending.wait().ok());
         if shared.denylist.filter_is_overfull() {
             self.fit_filter();
         }
         merged
     }
 
-    /// From here on it denies, whatever becomes of the disk. What undoes waits for the log.
-    fn take_in(&self, taken: Taken) {
+    /// From here on it denies, whatever becomes of the disk. What undoes waits for the log; for that there is something to
+    /// wait for.
+    fn take_in(&self, taken: Taken) -> Option<Pending> {
         let Taken { payload, denials, undo } = taken;
         match &self.commits {
             Some(commits) if !payload.is_empty() => {
-                let (duty, _) = Duty::new();
+                let (duty, pending) = Duty::new();
+                let undoes = !undo.is_empty();
                 let commit = Commit { payload, undo, denials: denials.len(), audits: Vec::new(), duty, is_own: false };
                 // If the committer is gone, writers are told.
                 commits.send(Message::Commit(commit)).ok();
                 self.shared.denylist.join_all(denials);
+                undoes.then_some(pending)
             }
-            _ => self.shared.denylist.join_all(denials.into_iter().chain(undo)),
+            _ => {
+                self.shared.denylist.join_all(denials.into_iter().chain(undo));
+                None
+            }
         }
     }
 }

@@ -140,7 +140,7 @@ impl Protocol {
                 Some(more) => rest.push((*node, more)),
                 None => {
                     let mine = mine.into_inner();
-                    let fingerprints: Vec<_> = theirs.difference(&mine).copied().collect();
+                    let fingerprints: Vec<_> = fingerprints.iter().copied().filter(|one| !mine.contains(one)).collect();
                     if !fingerprints.is_empty() {
                         wants.push(Listed { node: *node, fingerprints });
                     }
