@@ -704,3 +704,26 @@ fn a_peer_that_asks_for_too_much_is_not_answered_and_the_others_are() {
     group.pass(secs(2));
     assert_ne!(answers_to(1), 0, "a moment later it is answered again");
 }
+
+/// The kinds of messages, by the first byte of their payload.
+const PAGE: u8 = 6;
+
+#[test]
+fn pages_that_are_lost_are_asked_for_again() {
+    let mut group = Group::of(2);
+    group.store(0).revoke_many((0..20_000).map(|n| Revocation::of(Subject::token(n.to_string())))).unwrap();
+    group.pass(secs(10));
+    // Both are asked to compare again and again meanwhile, by the other one.
+    for index in 0..2 {
+        reborn(&mut group, index, trusting(index as u8 + 1, &[1, 2]));
+        for _ in 0..24 {
+            group.clock.advance(TICK);
+            group.replicas.iter().for_each(Replica::tick);
+            group.deliver_but(|_, _, bytes| bytes[48] == PAGE);
+        }
+        assert!(group.store(index).len() < 20_000);
+        group.pass(secs(12));
+        assert_eq!(group.store(index).len(), 20_000);
+        assert_eq!(group.store(index).check(&token("other")), Verdict::Clear);
+    }
+}

@@ -109,7 +109,7 @@ impl Protocol {
                 peer.compared = Some(now);
             }
         }
-        sources.into_iter().for_each(|source| self.fetch(source));
+        sources.into_iter().for_each(|source| self.fetch(source, now));
     }
 
     pub(super) fn on_list(
@@ -208,13 +208,16 @@ impl Protocol {
     ) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.fetching = peer.fetching.saturating_sub(pages);
+            if pages > 0 {
+                peer.paged = now;
+            }
             peer.compared = Some(now);
             let room = FETCHES_MAX.saturating_sub(peer.fetches.len());
             // What has been begun is gone on with first.
             rest.into_iter().take(room).for_each(|(node, start)| peer.fetches.push_front((cutoff, node, start)));
         }
         // The next page is on its way while this one is taken in.
-        self.fetch(from);
+        self.fetch(from, now);
     }
 
     pub(super) fn take_in(
@@ -233,12 +236,13 @@ impl Protocol {
     }
 
     /// Asks a peer for as many pages as may be under way.
-    fn fetch(&mut self, from: NodeId) {
+    fn fetch(&mut self, from: NodeId, now: Duration) {
         while let Some(peer) = self.peers.get_mut(&from)
             && peer.fetching < WINDOW
             && let Some((cutoff, node, start)) = peer.fetches.pop_front()
         {
             peer.fetching += 1;
+            peer.paged = now;
             self.send(from, &Message::Fetch { cutoff, node, from: start });
         }
     }

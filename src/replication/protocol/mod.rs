@@ -114,6 +114,8 @@ struct Peer {
     compared: Option<Duration>,
     fetches: VecDeque<(Bin, Node, Locator)>,
     fetching: usize,
+    /// When the last page was asked for, or came.
+    paged: Duration,
     /// How many of our entries may still be looked at for its sake, until its next heartbeat is due.
     allowance: u64,
     /// Up to which delta of ours it holds all.
@@ -519,7 +521,7 @@ impl Protocol {
         self.allow(now, content);
         let patience = self.options.heartbeat * PATIENCE;
         for peer in self.peers.values_mut() {
-            if peer.fetching > 0 && peer.compared.is_none_or(|at| now.saturating_sub(at) > patience) {
+            if peer.fetching > 0 && now.saturating_sub(peer.paged) > patience {
                 peer.fetching = 0;
                 peer.fetches.clear();
             }
