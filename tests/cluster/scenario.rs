@@ -16,8 +16,9 @@ struct Revoked {
     /// Where, and when by the time of the simulation.
     origin: usize,
     at: Duration,
-    /// The epoch, by the clock of the origin.
-    epoch: Timestamp,
+    /// The latest time in it, by the clock of the origin: its epoch, or when the flag was set, which is not before any time
+    /// that the origin has seen.
+    latest: Timestamp,
     /// It was lifted or enabled, so that nothing is certain but that all agree in the end.
     undone: bool,
     /// The origin's own disk was lost since.
@@ -259,7 +260,7 @@ impl Scenario {
         let node = &self.cluster.nodes[origin];
         let Some(store) = node.store() else { return };
         let mut done = Vec::new();
-        let epoch = rescind::Clock::wall(&node.clock);
+        let now = rescind::Clock::wall(&node.clock);
         if count > 1 {
             batch.iter_mut().for_each(|(what, _)| *what = What::Token);
             let tokens = batch.iter().map(|(_, number)| Revocation::of(Subject::token(number.to_string())));
@@ -281,13 +282,15 @@ impl Scenario {
         }
         for (what, number) in done {
             let at = self.cluster.now;
+            // As late as any clock has shown: that of the origin may have been set, and a peer's may have been taken for right.
+            let latest = if what == What::Disabled { now.max(self.latest) } else { now };
             self.outcome.revocations += 1;
             self.revoked.push(Revoked {
                 what,
                 number,
                 origin,
                 at,
-                epoch,
+                latest,
                 undone: false,
                 origin_lost_it: false,
                 gone: false,
@@ -304,7 +307,7 @@ impl Scenario {
             let horizon = rescind::Clock::wall(&node.clock).saturating_add(SKEW);
             for revoked in &mut self.revoked {
                 let is_wide = matches!(revoked.what, What::User | What::Disabled);
-                revoked.refused |= u64::from(is_wide && revoked.epoch > horizon) << index;
+                revoked.refused |= u64::from(is_wide && revoked.latest > horizon) << index;
             }
         }
     }

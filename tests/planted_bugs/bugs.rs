@@ -565,8 +565,8 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "epochs_of_the_future_are_merged",
         file: "src/replication/limits.rs",
-        right: "entry.latest() > horizon",
-        wrong: "_ = entry; false",
+        right: "latest.max(*lifted).max(*enabled).max(*floor) > horizon",
+        wrong: "_ = (latest, lifted, enabled, floor); false",
         caught_by: ("replication", "what_lies_in_the_future"),
     },
     Bug {
