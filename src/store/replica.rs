@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use xxhash_rust::xxh3::xxh3_64;
 
+use crate::clock::Reading;
 use crate::codec::{self, Record};
 use crate::model::{Bin, Cause, Digest, Entry, Fingerprint, Item, Locator, Node, Rows, Shape, Sum, Timestamp};
 use crate::replication::{
@@ -174,8 +176,7 @@ impl Store {
     pub fn replicate(&self, options: Replication) -> Result<Replica, ReplicateError> {
         options.validate().map_err(ReplicateError::Options)?;
         let shared = &self.shared;
-        let reading = shared.reading();
-        let incarnation = reading.wall.max(shared.high_water()).max(shared.clock.wall()).as_nanos();
+        let incarnation = incarnation(Reading::now(&*shared.clock), shared.high_water());
         let (alarm, alarms) = bounded(ALARMS_MAX);
         let state = Arc::new(Replicating {
             protocol: Mutex::new(Protocol::new(options.clone(), shared.keyring.id(), incarnation)),
@@ -364,6 +365,17 @@ impl Replica {
         });
         outcome
     }
+}
+
+/// A number for this start that no other has, and that is higher than those before as long as the clock goes forward: the
+/// time, to 16 milliseconds. A clock that has been set back shows the same latest time at several starts; its own readings
+/// are different at each.
+fn incarnation(now: Reading, seen: Timestamp) -> u64 {
+    let mut readings = [0; 24];
+    for (place, reading) in readings.chunks_mut(8).zip([now.wall.as_nanos(), now.boot.as_nanos() as u64, now.boot_id]) {
+        place.copy_from_slice(&reading.to_le_bytes());
+    }
+    now.wall.max(seen).as_nanos() & !0xff_ffff | xxh3_64(&readings) & 0xff_ffff
 }
 
 /// How a replica is doing. Times are as long ago; counts are since it was started.
@@ -584,5 +596,26 @@ impl Shared {
             Entry::Narrow(entry) => entry.until.end(),
             Entry::Wide(entry) => super::maintenance::end_of_wide(&self.limits, entry, item.scope),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_starts_have_the_same_number() {
+        let reading = |wall: u64, boot: u64| Reading {
+            wall: Timestamp::from_nanos(wall),
+            boot: Duration::from_nanos(boot),
+            boot_id: 1,
+        };
+        let (later, seen) = (Timestamp::from_secs(9), Timestamp::from_secs(5));
+        // The clock was set back: it has seen the same time at each start.
+        let numbers = [reading(1, 1), reading(2, 2), reading(2, 3)].map(|now| incarnation(now, later));
+        assert!(numbers[0] != numbers[1] && numbers[1] != numbers[2] && numbers[0] != numbers[2]);
+        let second = |wall: u64| incarnation(reading(wall, 1), seen);
+        assert!(second(6_000_000_000) < second(6_034_000_000), "as long as it goes forward, so do they");
+        assert!(second(1) > 4_980_000_000, "what was seen counts");
     }
 }
