@@ -45,20 +45,24 @@ mod tests {
         Timestamp::from_secs(secs)
     }
 
+    fn mark(epoch: Timestamp, at: Timestamp) -> Epochs {
+        Epochs::one(Mark { epoch, at, cause: EntryCause::default(), spared: Vec::new() })
+    }
+
     fn is_refused_at(now: u64, entry: Entry) -> bool {
         is_refused(&entry, secs(now), Duration::from_secs(60), None)
     }
 
     #[test]
     fn what_would_bind_or_undo_what_is_yet_to_come_is_refused() {
-        let mark = |epoch, at| Epochs::one(Mark { epoch, at, cause: EntryCause::default(), spared: Vec::new() });
-        let each: [&dyn Fn(&mut WideEntry, Timestamp); 6] = [
-            &|entry, time| entry.reauthenticate = mark(time, secs(5)),
-            &|entry, time| entry.reissue = mark(time, secs(5)),
-            &|entry, time| entry.disabled = Some((time, EntryCause::default())),
-            &|entry, time| entry.lifted = time,
-            &|entry, time| entry.enabled = time,
-            &|entry, time| entry.floor = time,
+        type Change = fn(&mut WideEntry, Timestamp);
+        let each: [Change; 6] = [
+            |entry, time| entry.reauthenticate = mark(time, secs(5)),
+            |entry, time| entry.reissue = mark(time, secs(5)),
+            |entry, time| entry.disabled = Some((time, EntryCause::default())),
+            |entry, time| entry.lifted = time,
+            |entry, time| entry.enabled = time,
+            |entry, time| entry.floor = time,
         ];
         for (index, change) in each.iter().enumerate() {
             let entry = |time| {

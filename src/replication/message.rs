@@ -86,6 +86,8 @@ pub(crate) struct Known {
     pub(crate) sequence: u64,
     /// How long ago that was all there was, at most, in nanoseconds.
     pub(crate) age: u64,
+    /// Whether something in it was refused, so that whoever holds the same need not hold all of it.
+    pub(crate) is_partial: bool,
 }
 
 /// Entries that an origin has changed.
@@ -222,7 +224,13 @@ mod tests {
     fn messages() -> Vec<(&'static str, Message)> {
         let cutoff = Bin::of(Timestamp::from_secs(1_800_000_000));
         let origin = NodeId::from_bytes([7; 16]);
-        let known = Known { origin, incarnation: 1_800_000_000_000_000_001, sequence: 41, age: 1_500_000_000 };
+        let known = Known {
+            origin,
+            incarnation: 1_800_000_000_000_000_001,
+            sequence: 41,
+            age: 1_500_000_000,
+            is_partial: true,
+        };
         let heartbeat = Heartbeat {
             sent: 5_000_000_000,
             echo: (1_800_000_000_000_000_000, 4_000_000_000),

@@ -15,6 +15,8 @@ struct Origin {
     incarnation: u64,
     /// All up to this delta is held; none if it is not known what was issued before this incarnation.
     reached: Option<u64>,
+    /// Whether something in these was refused: then others cannot rely on it that whoever holds the same holds all.
+    is_partial: bool,
     /// Deltas that are held after a gap.
     pending: BTreeSet<u64>,
     /// All that had been issued at this time is held.
@@ -26,7 +28,7 @@ impl Origin {
     fn enter(&mut self, incarnation: u64) -> bool {
         if incarnation > self.incarnation {
             // What was issued before, and what has become of it, only a comparison tells.
-            *self = Self { incarnation, reached: None, pending: BTreeSet::new(), heard: self.heard };
+            *self = Self { incarnation, heard: self.heard, ..Self::default() };
         }
         incarnation == self.incarnation
     }
@@ -55,10 +57,11 @@ impl Origins {
         })
     }
 
-    /// A delta is held.
-    pub(super) fn delivered(&mut self, origin: NodeId, incarnation: u64, sequence: u64) {
+    /// A delta is held, but for what was refused in it.
+    pub(super) fn delivered(&mut self, origin: NodeId, incarnation: u64, sequence: u64, is_partial: bool) {
         let known = self.0.entry(origin).or_default();
         if known.enter(incarnation) && known.pending.len() < PENDING_MAX {
+            known.is_partial |= is_partial;
             known.pending.insert(sequence);
             known.close_gap();
         }
@@ -68,6 +71,9 @@ impl Origins {
     pub(super) fn reach(&mut self, origin: NodeId, incarnation: u64, sequence: u64) {
         let known = self.0.entry(origin).or_default();
         if known.enter(incarnation) {
+            if known.reached <= Some(sequence) {
+                known.is_partial = false;
+            }
             known.reached = known.reached.max(Some(sequence));
             known.close_gap();
         }
@@ -112,7 +118,8 @@ impl Origins {
             let known = self.0.get(origin)?;
             let heard = now.saturating_sub(known.heard?);
             let age = u64::try_from(heard.as_nanos()).unwrap_or(u64::MAX);
-            Some(Known { origin: *origin, incarnation: known.incarnation, sequence: known.reached?, age })
+            let (incarnation, is_partial) = (known.incarnation, known.is_partial);
+            Some(Known { origin: *origin, incarnation, sequence: known.reached?, age, is_partial })
         });
         known.take(super::message::ORIGINS_MAX).collect()
     }
@@ -138,11 +145,11 @@ mod tests {
         let mut origins = Origins::default();
         origins.reach(A, 5, 0);
         for sequence in [1, 3, 4, 6] {
-            origins.delivered(A, 5, sequence);
+            origins.delivered(A, 5, sequence, false);
         }
         assert_eq!(origins.reached(A), Some((5, 1)));
         assert!(origins.holds(A, 5, 4) && !origins.holds(A, 5, 2) && !origins.holds(A, 5, 5));
-        origins.delivered(A, 5, 2);
+        origins.delivered(A, 5, 2, false);
         assert_eq!(origins.reached(A), Some((5, 4)));
         origins.reach(A, 5, 5);
         assert_eq!(origins.reached(A), Some((5, 6)), "what was there already counts");
@@ -153,17 +160,17 @@ mod tests {
     #[test]
     fn a_new_incarnation_is_compared_before_it_counts() {
         let mut origins = Origins::default();
-        origins.delivered(A, 5, 1);
+        origins.delivered(A, 5, 1, false);
         assert_eq!(origins.reached(A), None, "nobody knows what was before");
         origins.reach(A, 5, 1);
         origins.hear(A, 5, 1, secs(3));
         assert_eq!(origins.heard(A), Some(secs(3)));
         origins.hear(A, 5, 2, secs(4));
         assert_eq!(origins.heard(A), Some(secs(3)), "the second is missing");
-        origins.delivered(A, 9, 1);
+        origins.delivered(A, 9, 1, false);
         origins.hear(A, 9, 1, secs(5));
         assert_eq!((origins.reached(A), origins.heard(A)), (None, Some(secs(3))));
-        origins.delivered(A, 5, 2);
+        origins.delivered(A, 5, 2, false);
         origins.reach(A, 5, 7);
         assert_eq!(origins.reached(A), None, "what is late from before changes nothing");
         origins.reach(A, 9, 0);
@@ -174,10 +181,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_is_told_until_all_is_held() {
+        let mut origins = Origins::default();
+        let is_partial = |origins: &Origins| origins.known(&[A], secs(9))[0].is_partial;
+        origins.reach(A, 5, 0);
+        origins.hear(A, 5, 0, secs(1));
+        origins.delivered(A, 5, 1, false);
+        assert!(!is_partial(&origins));
+        origins.delivered(A, 5, 2, true);
+        origins.delivered(A, 5, 3, false);
+        assert!(is_partial(&origins));
+        origins.reach(A, 5, 2);
+        assert!(is_partial(&origins), "who holds less than this does not tell");
+        origins.reach(A, 5, 3);
+        assert!(!is_partial(&origins));
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let mut origins = Origins::default();
         origins.reach(A, 1, 0);
-        (2..10_000).for_each(|sequence| origins.delivered(A, 1, sequence));
+        (2..10_000).for_each(|sequence| origins.delivered(A, 1, sequence, false));
         assert!(origins.0[&A].pending.len() <= PENDING_MAX);
     }
 }

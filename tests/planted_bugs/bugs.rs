@@ -495,7 +495,7 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "a_new_incarnation_goes_on_where_the_old_one_was",
         file: "src/replication/origins.rs",
-        right: "Self { incarnation, reached: None, pending: BTreeSet::new(), heard: self.heard }",
+        right: "Self { incarnation, heard: self.heard, ..Self::default() }",
         wrong: "Self { incarnation, ..std::mem::take(self) }",
         caught_by: ("lib", "origins"),
     },

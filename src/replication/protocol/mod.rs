@@ -398,7 +398,7 @@ impl Protocol {
         self.counts.deltas_in += 1;
         let counts = !merged.incomplete && incarnation <= latest;
         if counts && is_tracked(&self.peers, &self.options.trust, origin) {
-            self.origins.delivered(origin, incarnation, sequence);
+            self.origins.delivered(origin, incarnation, sequence, merged.refused > 0);
         }
         let issued = Timestamp::from_nanos(delta.issued);
         if delta.hops > 0 {
@@ -416,7 +416,7 @@ impl Protocol {
         let at = Some(Duration::from_nanos(echo.1)).filter(|at| echo.0 == self.incarnation && *at <= now);
         let mut all = origins;
         if vouches {
-            all.push(Known { origin: from, incarnation, sequence, age: 0 });
+            all.push(Known { origin: from, incarnation, sequence, age: 0, is_partial: false });
         }
         self.refute(from, from, incarnation);
         let mut lacks = false;
@@ -425,7 +425,7 @@ impl Protocol {
             if origin == self.options.node {
                 self.on_own(from, incarnation, sequence, now);
             } else if is_tracked(&self.peers, &self.options.trust, origin) {
-                if is_equal {
+                if is_equal && !known.is_partial {
                     self.origins.reach(origin, incarnation, sequence);
                 }
                 lacks |= self.origins.lacks(origin, incarnation, sequence);
