@@ -13,6 +13,8 @@ const SKEW: Duration = Duration::from_secs(60);
 struct Revoked {
     what: What,
     number: u64,
+    /// When whatever it denies has expired.
+    until: Timestamp,
     /// Where, and when by the time of the simulation.
     origin: usize,
     at: Duration,
@@ -43,7 +45,7 @@ impl Revoked {
     fn credential(&self) -> Credential<'static> {
         let id = format!("{}", self.number);
         let old = Timestamp::from_secs(START - 7 * 24 * 3600);
-        let credential = Credential::new().issued_at(old).expires_at(Timestamp::from_secs(START + 30 * 24 * 3600));
+        let credential = Credential::new().issued_at(old).expires_at(self.until);
         match self.what {
             What::Token => credential.token(id),
             What::Session => credential.session(id),
@@ -260,6 +262,7 @@ impl Scenario {
         let node = &self.cluster.nodes[origin];
         let Some(store) = node.store() else { return };
         let mut done = Vec::new();
+        let mut until = Timestamp::from_secs(START + 30 * 24 * 3600);
         let now = rescind::Clock::wall(&node.clock);
         if count > 1 {
             batch.iter_mut().for_each(|(what, _)| *what = What::Token);
@@ -269,7 +272,9 @@ impl Scenario {
             }
         } else if let Some((what, number)) = batch.pop() {
             let id = number.to_string();
-            let until = Timestamp::from_secs(START + 3600 * (1 + number % 5));
+            if what == What::Token {
+                until = Timestamp::from_secs(START + 3600 * (1 + number % 5));
+            }
             let result = match what {
                 What::Token => store.revoke(Revocation::of(Subject::token(id)).until(until)),
                 What::Session => store.revoke(Revocation::of(Subject::session(id))),
@@ -288,6 +293,7 @@ impl Scenario {
             self.revoked.push(Revoked {
                 what,
                 number,
+                until,
                 origin,
                 at,
                 latest,
