@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use rescind::storage::{MemoryStorage, Storage, StorageFile};
 use rescind::{
-    Cause, Claim, Credential, Durability, Effect, ManualClock, Options, Revocation, Store, Subject, Timestamp, Verdict,
+    Cause, Claim, Credential, Durability, Effect, InvalidRevocation, ManualClock, Options, Revocation, Store, Subject,
+    Timestamp, Verdict, WriteError,
 };
 
 /// So many seconds after the start.
@@ -362,4 +363,45 @@ fn raising_the_leeway_or_the_skew_revives_nothing_that_was_forgotten() {
             store.close().unwrap();
         }
     }
+}
+
+#[test]
+fn what_is_as_long_as_allowed_is_taken_and_what_is_longer_is_not() {
+    let store = options(&ManualClock::at(at(0))).open_in_memory().unwrap();
+    let long = |extra: usize| "a".repeat(rescind::ACTOR_BYTES_MAX + extra);
+    assert!(store.revoke(Revocation::of(Subject::user("u")).by(long(0))).is_ok());
+    assert!(matches!(
+        store.revoke(Revocation::of(Subject::user("u")).by(long(1))),
+        Err(WriteError::Invalid(InvalidRevocation::TextTooLong { .. }))
+    ));
+    let sparing = |count: usize| {
+        let revocation = Revocation::of(Subject::tenant("acme"));
+        (0..count).fold(revocation, |revocation, n| revocation.sparing_session(format!("sid-{n}")))
+    };
+    assert!(store.revoke(sparing(rescind::SPARED_SESSIONS_MAX)).is_ok());
+    assert!(matches!(
+        store.revoke(sparing(rescind::SPARED_SESSIONS_MAX + 1)),
+        Err(WriteError::Invalid(InvalidRevocation::TooManySpared { count })) if count == rescind::SPARED_SESSIONS_MAX + 1
+    ));
+}
+
+#[test]
+fn a_change_of_what_cannot_be_named_is_refused() {
+    let store = options(&ManualClock::at(at(0))).open_in_memory().unwrap();
+    for result in [
+        store.disable(Subject::user("")),
+        store.enable(Subject::user("")),
+        store.lift(Subject::token("")),
+        store.lift(rescind::Change::of(Subject::token("t")).by("a".repeat(rescind::ACTOR_BYTES_MAX + 1))),
+    ] {
+        assert!(matches!(result, Err(WriteError::Invalid(_))), "{result:?}");
+    }
+}
+
+#[test]
+fn a_subject_tells_its_issuer_and_a_revocation_no_spared_session() {
+    assert_eq!(Subject::user("u").at_issuer("i").issuer_name(), Some("i"));
+    assert_eq!(Subject::user("u").issuer_name(), None);
+    let shown = format!("{:?}", Revocation::of(Subject::tenant("acme")).sparing_session("secret"));
+    assert!(shown.contains("<redacted>") && !shown.contains("secret"), "{shown}");
 }

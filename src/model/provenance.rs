@@ -242,3 +242,15 @@ macro_rules! names {
 names!(ActorKind { User => "user", Service => "service", System => "system" });
 names!(InitiatingEntity { Admin => "admin", User => "user", Policy => "policy", System => "system" });
 names!(Channel { Api => "api", Webhook => "webhook", Mcp => "mcp", Event => "event", Cli => "cli" });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actors_are_of_the_kind_that_they_are_made_as() {
+        let kinds = [Actor::user("a"), Actor::service("a"), Actor::system("a")].map(|actor| (actor.kind, actor.id));
+        let a = || "a".to_owned();
+        assert_eq!(kinds, [(ActorKind::User, a()), (ActorKind::Service, a()), (ActorKind::System, a())]);
+    }
+}

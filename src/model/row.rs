@@ -110,3 +110,31 @@ pub(crate) struct Rows {
     /// Sorted by locator, as a rule: then they load fast.
     pub(crate) rows: Vec<Row>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Kind;
+
+    #[test]
+    fn a_row_says_what_it_denies_and_one_that_denies_nothing_is_none() {
+        let shape = Shape { kind: Kind::Token, in_tenant: false, at_issuer: false };
+        let row = |at: u64, shape: u8| {
+            let (locator, digest) = (Locator::from_u64(1), Digest::from_bytes([0xd; 16]));
+            Row::from_parts(
+                locator,
+                digest,
+                Timestamp::from_nanos(at),
+                Retention::from_secs(9),
+                Row::NO_ACTOR,
+                0,
+                shape,
+            )
+        };
+        let code = u8::try_from(shape.index() + 1).unwrap();
+        assert_eq!(row(0, code), None, "it was revoked at no time");
+        assert_eq!(row(1, 0), None, "it is vacant");
+        let shown = format!("{:?}", row(1, code).unwrap());
+        assert!(shown.contains("Token") && shown.contains(&"0d".repeat(16)) && shown.contains("1970"), "{shown}");
+    }
+}
