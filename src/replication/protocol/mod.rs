@@ -481,7 +481,7 @@ impl Protocol {
             let is_due = self.renewed.is_none_or(|at| now.saturating_sub(at) >= RENEWAL_PERIOD);
             if is_due {
                 self.renewed = Some(now);
-                self.incarnation = incarnation.saturating_add(1);
+                self.incarnation = later_than(incarnation, self.incarnation);
                 self.sequence = 0;
             }
         } else if let Some(peer) = self.peers.get_mut(&from) {
@@ -578,6 +578,16 @@ impl Protocol {
     }
 }
 
+/// The low bits of an incarnation are those of the start, and no other start has them.
+const BITS_OF_THE_START: u32 = 24;
+
+/// An incarnation that is later than one that peers remember, and is no other start's: another life may have been told of
+/// the same one.
+fn later_than(remembered: u64, own: u64) -> u64 {
+    let start = own & ((1 << BITS_OF_THE_START) - 1);
+    ((remembered >> BITS_OF_THE_START) + 1) << BITS_OF_THE_START | start
+}
+
 fn is_tracked(peers: &BTreeMap<NodeId, Peer>, trust: &Trust, origin: NodeId) -> bool {
     match trust {
         Trust::Issuers(issuers) => issuers.contains(&origin) || peers.contains_key(&origin),
@@ -589,4 +599,17 @@ fn encoded(rows: &Rows, items: &[Item]) -> Option<Vec<u8>> {
     let mut entries = Vec::new();
     codec::encode_entries(rows, items, &mut entries).ok()?;
     Some(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_lives_that_are_told_of_the_same_one_take_different_ones() {
+        let remembered = 0x5555_0012_3456;
+        let (one, two) = (later_than(remembered, 0x1111_0000_0001), later_than(remembered, 0x1111_0000_0002));
+        assert!(one > remembered && two > remembered && one != two);
+        assert!(later_than(one, 0x1111_0000_0002) > one);
+    }
 }
