@@ -52,15 +52,15 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "deny_only_what_is_logged",
         file: "src/store/write.rs",
-        right: "shared.denylist.join_all(denials);\n                drop(writing);",
-        wrong: "drop(writing);",
+        right: "commits.send(Message::Commit(commit)).ok();\n                shared.join_own(denials, true);\n                drop(writing);",
+        wrong: "commits.send(Message::Commit(commit)).ok(); drop(writing);",
         caught_by: ("faults", "errors::an_error_at_any_operation"),
     },
     Bug {
         name: "deny_after_the_writers_lock",
         file: "src/store/write.rs",
-        right: "shared.denylist.join_all(denials);\n                drop(writing);",
-        wrong: "drop(writing); std::thread::yield_now(); shared.denylist.join_all(denials);",
+        right: "commits.send(Message::Commit(commit)).ok();\n                shared.join_own(denials, true);\n                drop(writing);",
+        wrong: "commits.send(Message::Commit(commit)).ok(); drop(writing); std::thread::yield_now(); shared.join_own(denials, true);",
         caught_by: ("faults", "threads::threads_that_write"),
     },
     Bug {
@@ -330,14 +330,14 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "clear_from_a_closed_store",
         file: "src/store/check.rs",
-        right: "self.is_closed() || !presented.credential.is_whole(self.policy.required)",
+        right: "self.is_closed()\n            || !presented.credential.is_whole(self.policy.required)\n            || self.gate.doubt(|| self.clock.boot()).is_some()",
         wrong: "!presented.credential.is_whole(self.policy.required)",
         caught_by: ("properties", "only_clear"),
     },
     Bug {
         name: "clear_without_a_required_claim",
         file: "src/store/check.rs",
-        right: "self.is_closed() || !presented.credential.is_whole(self.policy.required)",
+        right: "self.is_closed()\n            || !presented.credential.is_whole(self.policy.required)\n            || self.gate.doubt(|| self.clock.boot()).is_some()",
         wrong: "self.is_closed()",
         caught_by: ("properties", "only_clear"),
     },
@@ -521,15 +521,8 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: ("replication", "a_replica_without_room"),
     },
     Bug {
-        name: "a_page_is_taken_for_the_last",
-        file: "src/replication/protocol/mod.rs",
-        right: "peer.fetches.push_front((cutoff, node, more));",
-        wrong: "_ = (cutoff, node, more);",
-        caught_by: ("cluster", "sync::sync_costs"),
-    },
-    Bug {
         name: "what_is_lacked_is_not_asked_for",
-        file: "src/replication/protocol/mod.rs",
+        file: "src/replication/protocol/comparison.rs",
         right: "!wants.is_empty()",
         wrong: "false",
         caught_by: ("replication", "differences_on_both_sides"),
@@ -572,8 +565,8 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "lifts_of_the_future_are_merged",
         file: "src/replication/limits.rs",
-        right: "entry.lifted > horizon",
-        wrong: "_ = horizon; false",
+        right: "entry.lifted > horizon || max_retention.is_some_and(is_kept_too_long)",
+        wrong: "max_retention.is_some_and(is_kept_too_long)",
         caught_by: ("replication", "what_lies_in_the_future"),
     },
     Bug {
@@ -610,5 +603,33 @@ pub(crate) const BUGS: &[Bug] = &[
         right: "self.shared.join_own(commit.undo, commit.is_own);",
         wrong: "self.shared.join_own(commit.undo, false);",
         caught_by: ("replication", "what_is_undone_on_a_disk"),
+    },
+    Bug {
+        name: "what_was_refused_counts_for_others",
+        file: "src/replication/protocol/mod.rs",
+        right: "is_equal && !known.is_partial",
+        wrong: "is_equal",
+        caught_by: ("replication", "who_has_refused"),
+    },
+    Bug {
+        name: "lost_pages_are_waited_for",
+        file: "src/replication/protocol/mod.rs",
+        right: "now.saturating_sub(peer.paged) > patience",
+        wrong: "peer.compared.is_none_or(|at| now.saturating_sub(at) > patience)",
+        caught_by: ("replication", "pages_that_are_lost"),
+    },
+    Bug {
+        name: "two_lives_take_one_incarnation",
+        file: "src/replication/protocol/mod.rs",
+        right: "((remembered >> BITS_OF_THE_START) + 1) << BITS_OF_THE_START | start",
+        wrong: "_ = start; remembered + 1",
+        caught_by: ("lib", "two_lives"),
+    },
+    Bug {
+        name: "a_start_has_the_incarnation_of_the_one_before",
+        file: "src/store/replica.rs",
+        right: "now.wall.max(seen).as_nanos() & !0xff_ffff | xxh3_64(&readings) & 0xff_ffff",
+        wrong: "_ = readings; now.wall.max(seen).as_nanos()",
+        caught_by: ("lib", "no_two_starts"),
     },
 ];
