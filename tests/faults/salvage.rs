@@ -125,3 +125,66 @@ fn sectors_that_cannot_be_read_cost_what_is_in_them_and_no_more() {
     }
     harness.finish();
 }
+
+/// The files of an image, after a change to one whose name begins so.
+fn changed(image: &Image, prefix: &str, change: impl FnOnce(&mut Vec<u8>)) -> (String, MemoryStorage) {
+    let mut files = image.files.clone();
+    let name = files.keys().rfind(|name| name.starts_with(prefix)).unwrap().clone();
+    change(files.get_mut(&name).unwrap());
+    (name, MemoryStorage::from_files(files))
+}
+
+/// What is told of one file: where, how much, and what.
+fn told(disk: &MemoryStorage, name: &str) -> Vec<(u64, u64, &'static str)> {
+    let found = verify_on(disk).unwrap();
+    let of_file = found.damage.iter().filter(|damage| damage.file == name);
+    of_file.map(|damage| (damage.offset, damage.bytes, damage.what)).collect()
+}
+
+#[test]
+fn verify_tells_where_what_is_wrong_and_how_much() {
+    let image = Image::closed(75, &[20, 50]);
+    let length = |name: &str| image.files[name].len() as u64;
+    for name in ["MARK", "STORE"] {
+        let (name, disk) = changed(&image, name, |bytes| bytes.extend([1, 2, 3]));
+        assert_eq!(told(&disk, &name), [(128, 3, "it is longer than a header")]);
+        let (name, disk) = changed(&image, &name, |bytes| bytes[40] ^= 1);
+        assert_eq!(told(&disk, &name), [(0, 128, "the header's checksum does not hold")]);
+    }
+    let (name, disk) = changed(&image, "snap-", |bytes| bytes.extend([0; 5]));
+    assert_eq!(told(&disk, &name), [(length(&name), 5, "something follows its end")]);
+    let (name, disk) = changed(&image, "snap-", |bytes| bytes.truncate(bytes.len() - 10));
+    let [(stop, rest, what)] = told(&disk, &name)[..] else { panic!("one place") };
+    assert_eq!((stop + rest, what), (length(&name) - 10, "its end is missing"));
+    let (name, disk) = changed(&image, "snap-", |bytes| bytes[128] ^= 1);
+    let told = told(&disk, &name);
+    assert_eq!((told[0].0, told[0].2), (128, "a frame's checksum does not hold"), "{told:?}");
+    assert!(told[0].1 > 72 && told[0].0 + told[0].1 < length(&name), "up to the next: {told:?}");
+}
+
+#[test]
+fn a_header_that_cannot_be_read_is_told_apart_from_one_that_is_damaged() {
+    let image = Image::closed(40, &[]);
+    let mut told = std::collections::BTreeSet::new();
+    for read in 0..40 {
+        let disk = MemoryStorage::from_files(image.files.clone());
+        disk.fail_read_at(read, std::io::ErrorKind::Other, true);
+        if let Ok(found) = verify_on(&disk) {
+            told.extend(found.damage.iter().map(|damage| damage.what));
+        }
+    }
+    assert!(told.contains("the header cannot be read"), "{told:?}");
+    assert!(!told.contains("the header's checksum does not hold"), "{told:?}");
+}
+
+/// Where nothing else tells whose files these are, the log does.
+#[test]
+fn a_log_alone_tells_whose_it_is() {
+    let image = Image::closed(40, &[]);
+    let mut files = image.files.clone();
+    files.retain(|name, _| name.starts_with("wal-") || name == "KEY");
+    let target = MemoryStorage::new();
+    let report = salvage_on(&MemoryStorage::from_files(files), Arc::new(target.clone())).unwrap();
+    assert!(report.entries > 0);
+    assert_eq!(State::of(&reopen(&target).unwrap(), image.tokens), *image.state());
+}
