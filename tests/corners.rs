@@ -405,3 +405,20 @@ fn a_subject_tells_its_issuer_and_a_revocation_no_spared_session() {
     let shown = format!("{:?}", Revocation::of(Subject::tenant("acme")).sparing_session("secret"));
     assert!(shown.contains("<redacted>") && !shown.contains("secret"), "{shown}");
 }
+
+/// A snapshot is taken later than the last batch in it was written: it has seen a later time.
+#[test]
+fn the_time_of_a_snapshot_outlasts_that_of_the_log_before_it() {
+    let clock = ManualClock::at(at(0));
+    let disk = MemoryStorage::new();
+    let store = open(&disk, options(&clock));
+    store.revoke(Revocation::of(Subject::user("bob"))).unwrap();
+    clock.advance(seconds(3600));
+    store.snapshot().unwrap();
+    let image = disk.kill_image();
+    drop(store);
+    clock.reboot();
+    clock.set_wall(at(1800));
+    let store = open(&image, options(&clock));
+    assert_eq!(store.check(&alice(1799)), Verdict::Unknown(Cause::Clock));
+}

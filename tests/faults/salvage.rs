@@ -188,3 +188,52 @@ fn a_log_alone_tells_whose_it_is() {
     assert!(report.entries > 0);
     assert_eq!(State::of(&reopen(&target).unwrap(), image.tokens), *image.state());
 }
+
+#[test]
+fn verify_names_the_batches_that_are_missing() {
+    let image = Image::closed(75, &[]);
+    let sound = verify_on(&MemoryStorage::from_files(image.files.clone())).unwrap();
+    let segments: Vec<_> = sound.files.iter().filter(|file| file.name.starts_with("wal-")).collect();
+    assert!(segments.len() >= 3, "{segments:?}");
+    let batches: Vec<_> = segments.iter().filter_map(|file| file.batches).collect();
+    assert!(batches.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "one goes on where the other ends: {batches:?}");
+    let records: u64 = segments.iter().map(|file| file.records).sum();
+    assert!(records >= batches.last().unwrap().1, "at least one each: {records}");
+    assert!(segments.iter().all(|file| file.records > 1 || file.batches.is_none()), "{segments:?}");
+
+    // A frame that is damaged is one batch; and what is wrong is as long as the frame is.
+    let mut before = 0;
+    for index in [1, 10, 40] {
+        let (name, range) = &image.frames[index];
+        let mut files = image.files.clone();
+        files.get_mut(name).unwrap()[range.start + 80] ^= 1;
+        let disk = MemoryStorage::from_files(files);
+        assert_eq!(told(&disk, name), [(range.start as u64, range.len() as u64, "a frame's checksum does not hold")]);
+        let missing = verify_on(&disk).unwrap().missing_batches;
+        assert_eq!(missing.len(), 1, "{missing:?}");
+        assert_eq!(missing[0].start(), missing[0].end());
+        assert!(*missing[0].start() > before);
+        before = *missing[0].start();
+    }
+
+    // A segment that is gone is all its batches.
+    let mut files = image.files.clone();
+    files.remove(&segments[1].name).unwrap();
+    let found = verify_on(&MemoryStorage::from_files(files)).unwrap();
+    assert_eq!(found.missing_batches, [batches[1].0..=batches[1].1]);
+
+    // What follows the frame that ends a segment is told; what follows the last frame of the log may be a torn tail, unless
+    // there was more.
+    let (first, last) = (&segments[0].name, &segments[batches.len() - 1].name);
+    let mut files = image.files.clone();
+    *files.get_mut(first).unwrap().last_mut().unwrap() = 1;
+    let [(_, rest, what)] = told(&MemoryStorage::from_files(files), first)[..] else { panic!("one place") };
+    assert!(rest > 0 && what == "something follows the frame that ends it", "{rest} {what}");
+    let mut files = image.files.clone();
+    let end = image.frames.iter().filter(|(name, _)| name == last).map(|(_, range)| range.end).max().unwrap();
+    files.get_mut(last).unwrap()[end..].fill(0);
+    let whole = verify_on(&MemoryStorage::from_files(files.clone())).unwrap();
+    files.get_mut(last).unwrap()[end + 200] = 7;
+    let torn = verify_on(&MemoryStorage::from_files(files)).unwrap();
+    assert_eq!(torn.torn_tail_bytes, whole.torn_tail_bytes.max(201), "{torn:?}");
+}
