@@ -121,6 +121,14 @@ impl Node {
         numbers.map(move |number| Self { prefix: self.prefix | number << (64 - u32::from(depth) * 4), depth })
     }
 
+    /// The node itself, its parent, and so on up to the root.
+    pub(crate) fn up(self) -> impl Iterator<Item = Self> {
+        (0..=self.depth).rev().map(move |depth| {
+            let span = u64::MAX.checked_shr(u32::from(depth) * 4).unwrap_or(0);
+            Self { prefix: self.prefix & !span, depth }
+        })
+    }
+
     /// The number of the child that a locator in it belongs to.
     pub(crate) fn child_of(self, locator: Locator) -> usize {
         (locator.as_u64() << (u32::from(self.depth.min(15)) * 4) >> 60) as usize
@@ -230,6 +238,9 @@ mod tests {
             node = children[usize::from(depth) * 7 % 16];
         }
         assert_eq!((node.first(), node.children().count()), (node.last(), 0));
+        let up: Vec<Node> = node.up().collect();
+        assert_eq!((up.len(), up[0], up[16]), (17, node, Node::ROOT));
+        assert!(up.windows(2).all(|pair| pair[1].children().any(|child| child == pair[0])));
     }
 
     #[test]

@@ -123,9 +123,10 @@ fn sync_costs_and_bootstrap() {
     pair.tick(Duration::from_millis(500));
     let pages = entries * 42 / 65_536;
     for share in [pages / 4, pages / 2] {
+        // A little at a time, and never so little that anybody stops waiting for it.
         for _ in 0..12 {
             pair.deliver(share / 6);
-            pair.tick(Duration::from_millis(500));
+            pair.tick(Duration::from_millis(100));
         }
         let reached = pair.nodes[1].store().len() as u64;
         if reached > 0 && reached < entries {

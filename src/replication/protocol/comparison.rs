@@ -10,7 +10,7 @@ use crate::model::{Bin, Fingerprint, Item, Locator, Node, Rows, Sum};
 use crate::replication::message::{Compared, LISTED_MAX, Listed, Message, NODES_MAX};
 use crate::replication::{NodeId, Rejected};
 
-use super::{Content, PAGE_BYTES, PATIENCE, Protocol, encoded};
+use super::{Content, PAGE_BYTES, PATIENCE, Peer, Protocol, encoded};
 
 /// How many pages a peer is asked for at a time.
 const WINDOW: usize = 8;
@@ -28,6 +28,17 @@ const COST_OF_THE_ROOT: u64 = 10_000;
 /// However few entries there are, so many may be looked at.
 pub(super) const ALLOWANCE_MIN: u64 = 1_000_000;
 
+impl Peer {
+    /// Notes that a node is to be fetched; unless it is already, or is part of one that is: both sides may have begun to
+    /// compare.
+    fn fetch_later(&mut self, cutoff: Bin, node: Node, start: Locator) {
+        let is_known = node.up().any(|node| self.fetches.contains_key(&node) || self.fetching.contains(&node));
+        if !is_known && self.fetches.len() < FETCHES_MAX {
+            self.fetches.insert(node, (cutoff, start));
+        }
+    }
+}
+
 impl Protocol {
     /// Begins to compare contents with a peer.
     pub(super) fn compare(&mut self, to: NodeId, now: Duration, content: &dyn Content) {
@@ -35,7 +46,7 @@ impl Protocol {
         if let Some(peer) = self.peers.get_mut(&to) {
             peer.compared = Some(now);
             peer.fetches.clear();
-            peer.fetching = 0;
+            peer.fetching.clear();
         }
         self.counts.comparisons += 1;
         let root = compared(Node::ROOT, cutoff, content);
@@ -102,10 +113,9 @@ impl Protocol {
             sources.extend(others.map(|(id, _)| *id).take(SOURCES_MAX - 1));
         }
         for (fetch, source) in fetches.into_iter().zip(sources.iter().cycle()) {
-            if let Some(peer) = self.peers.get_mut(source)
-                && peer.fetches.len() < FETCHES_MAX
-            {
-                peer.fetches.push_back(fetch);
+            if let Some(peer) = self.peers.get_mut(source) {
+                let (cutoff, node, start) = fetch;
+                peer.fetch_later(cutoff, node, start);
                 peer.compared = Some(now);
             }
         }
@@ -197,24 +207,23 @@ impl Protocol {
         }
     }
 
-    /// A peer has sent entries: so many pages of those that were asked for, and from where there is more.
+    /// A peer has sent entries: a page of a node, if it was asked for one, and from where there is more.
     pub(super) fn expect_more(
         &mut self,
         from: NodeId,
         cutoff: Bin,
         rest: impl IntoIterator<Item = (Node, Locator)>,
-        pages: usize,
+        page_of: Option<Node>,
         now: Duration,
     ) {
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.fetching = peer.fetching.saturating_sub(pages);
-            if pages > 0 {
-                peer.paged = now;
-            }
             peer.compared = Some(now);
-            let room = FETCHES_MAX.saturating_sub(peer.fetches.len());
-            // What has been begun is gone on with first.
-            rest.into_iter().take(room).for_each(|(node, start)| peer.fetches.push_front((cutoff, node, start)));
+            // A page that nobody waits for any more is taken in, and not gone on with.
+            let is_expected = page_of.is_none_or(|node| peer.fetching.remove(&node));
+            if is_expected {
+                peer.paged = now;
+                rest.into_iter().for_each(|(node, start)| peer.fetch_later(cutoff, node, start));
+            }
         }
         // The next page is on its way while this one is taken in.
         self.fetch(from, now);
@@ -229,7 +238,7 @@ impl Protocol {
     ) -> Result<(), Rejected> {
         self.merge(entries, content)?;
         // Once all is fetched that the peer had, it is asked whether that was all.
-        if self.peers.get(&from).is_some_and(|peer| peer.fetching == 0 && peer.fetches.is_empty()) {
+        if self.peers.get(&from).is_some_and(|peer| peer.fetching.is_empty() && peer.fetches.is_empty()) {
             self.send_heartbeat(from, now, content, true);
         }
         Ok(())
@@ -238,10 +247,10 @@ impl Protocol {
     /// Asks a peer for as many pages as may be under way.
     fn fetch(&mut self, from: NodeId, now: Duration) {
         while let Some(peer) = self.peers.get_mut(&from)
-            && peer.fetching < WINDOW
-            && let Some((cutoff, node, start)) = peer.fetches.pop_front()
+            && peer.fetching.len() < WINDOW
+            && let Some((node, (cutoff, start))) = peer.fetches.pop_first()
         {
-            peer.fetching += 1;
+            peer.fetching.insert(node);
             peer.paged = now;
             self.send(from, &Message::Fetch { cutoff, node, from: start });
         }

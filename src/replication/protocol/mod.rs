@@ -2,7 +2,7 @@
 
 mod comparison;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,8 +112,10 @@ struct Peer {
     differs: Option<Duration>,
     /// When the comparison of contents last went on.
     compared: Option<Duration>,
-    fetches: VecDeque<(Bin, Node, Locator)>,
-    fetching: usize,
+    /// What is to be fetched from it: each node, from where on.
+    fetches: BTreeMap<Node, (Bin, Locator)>,
+    /// The nodes of which a page is on its way.
+    fetching: BTreeSet<Node>,
     /// When the last page was asked for, or came.
     paged: Duration,
     /// How many of our entries may still be looked at for its sake, until its next heartbeat is due.
@@ -351,11 +353,11 @@ impl Protocol {
             Message::Want { cutoff, nodes } => self.on_want(from, cutoff, &nodes, content),
             Message::Fetch { cutoff, node, from: start } => self.on_fetch(from, cutoff, node, start, content),
             Message::Page { cutoff, node, entries, more } => {
-                self.expect_more(from, cutoff, more.map(|more| (node, more)), 1, now);
+                self.expect_more(from, cutoff, more.map(|more| (node, more)), Some(node), now);
                 self.take_in(from, &entries, now, content)?;
             }
             Message::Entries { cutoff, entries, rest } => {
-                self.expect_more(from, cutoff, rest, 0, now);
+                self.expect_more(from, cutoff, rest, None, now);
                 self.take_in(from, &entries, now, content)?;
             }
             Message::Probe { number, shape, locator, digest } => {
@@ -449,7 +451,7 @@ impl Protocol {
             let is_first = self.options.node < from;
             let grace = heartbeat * if is_first { 1 } else { 2 };
             let has_waited = now.saturating_sub(since) >= grace;
-            let pause = heartbeat * if peer.fetching > 0 { PATIENCE } else { 1 };
+            let pause = heartbeat * if peer.fetching.is_empty() { 1 } else { PATIENCE };
             let is_idle = peer.compared.is_none_or(|at| now.saturating_sub(at) >= pause);
             let is_urgent = self.origins.heard(from).is_none() && (lacks || !peer.has_agreed);
             if is_idle && (has_waited || is_urgent) {
@@ -521,8 +523,8 @@ impl Protocol {
         self.allow(now, content);
         let patience = self.options.heartbeat * PATIENCE;
         for peer in self.peers.values_mut() {
-            if peer.fetching > 0 && now.saturating_sub(peer.paged) > patience {
-                peer.fetching = 0;
+            if !peer.fetching.is_empty() && now.saturating_sub(peer.paged) > patience {
+                peer.fetching.clear();
                 peer.fetches.clear();
             }
         }
