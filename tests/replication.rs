@@ -768,3 +768,28 @@ fn who_has_refused_something_does_not_vouch_for_others() {
     (0..20).for_each(|_| exchange(false));
     assert!(is_revoked(replicas[2].store(), &user("u")));
 }
+
+/// An issuer that has lost its disk does not take a third party for enough, which lacks what it has lost as well.
+#[test]
+fn who_has_lost_its_disk_asks_the_other_issuers() {
+    let mut group = Group::new([1, 2, 3].map(|node| trusting(node, &[1, 2])).into());
+    group.pass(secs(3));
+    group.store(0).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    // The second has it. The third, which issues nothing, does not, and goes on hearing the second's heartbeats only.
+    group.deliver(|_, to| to == id(3));
+    reborn(&mut group, 0, trusting(1, &[1, 2]));
+    for _ in 0..20 {
+        group.clock.advance(TICK);
+        group.replicas.iter().for_each(Replica::tick);
+        group.deliver_but(|from, to, bytes| {
+            let (first, second, third) = (id(1), id(2), id(3));
+            let apart = (from == first && to == second) || (from == second && to == first);
+            let only_heartbeats = (from == second && to == third) || (from == third && to == second);
+            apart || only_heartbeats && bytes[48] != HEARTBEAT
+        });
+        assert_ne!(group.store(0).check(&token("t")), Verdict::Clear);
+    }
+    group.pass(secs(10));
+    assert!(is_revoked(group.store(0), &token("t")));
+    assert_eq!(group.store(0).check(&token("other")), Verdict::Clear);
+}

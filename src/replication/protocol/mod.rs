@@ -284,6 +284,8 @@ impl Protocol {
     pub(crate) fn known_fresh(&self, now: Duration) -> Option<Duration> {
         match &self.options.trust {
             Trust::Nothing => Some(now),
+            // What it issued itself, and lost with its disk, the other issuers have; a third party may have none of it.
+            Trust::Issuers(issuers) if issuers.contains(&self.options.node) && !self.has_caught_up() => None,
             Trust::Issuers(issuers) => {
                 let others = issuers.iter().filter(|issuer| **issuer != self.options.node);
                 // The least of them: none, if of one nothing is known; now, if there are no others.
