@@ -98,7 +98,7 @@ pub use model::{
 };
 pub use replication::{ClusterId, Freshness, NodeId, Rejected, Replication, Transmit};
 pub use store::{
-    Acknowledgement, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact,
+    Acknowledgement, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact, Link,
     MaintenanceReport, OpenError, Options, PeerStats, Pending, Position, Receipt, Replica, ReplicaStats,
     ReplicateError, SalvageError, SalvageReport, SnapshotError, SnapshotReport, Stats, Store, TenantStore,
     Verification, VerifyError, WriteError, salvage, salvage_on, verify, verify_on,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rescind::storage::MemoryStorage;
 use rescind::{
-    Cause, Credential, Freshness, Key, ManualClock, NodeId, Options, Rejected, Replica, ReplicateError, Replication,
-    Revocation, Store, Subject, Timestamp, Verdict,
+    Cause, Credential, Freshness, Key, Link, ManualClock, NodeId, Options, Rejected, Replica, ReplicateError,
+    Replication, Revocation, Store, Subject, Timestamp, Verdict,
 };
 
 const T0: u64 = 1_800_000_000;
@@ -792,4 +792,52 @@ fn who_has_lost_its_disk_asks_the_other_issuers() {
     group.pass(secs(10));
     assert!(is_revoked(group.store(0), &token("t")));
     assert_eq!(group.store(0).check(&token("other")), Verdict::Clear);
+}
+
+#[test]
+fn a_bus_is_given_news_once_and_the_rest_is_addressed() {
+    let group = Group::new((1..=3).map(|node| trusting(node, &[1, 2, 3])).collect());
+    group.replicas.iter().for_each(|replica| replica.set_peers([]));
+    let nodes = [id(1), id(2), id(3)];
+    let buses: Vec<Link> = group.replicas.iter().map(Replica::bus).collect();
+    buses.iter().for_each(|bus| bus.set_peers(nodes));
+    group.pass(secs(3));
+    assert_eq!(group.store(1).check(&token("t")), Verdict::Clear, "they tell each other where they are");
+
+    group.store(0).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    assert!(group.replicas[0].poll_transmit().is_none(), "nobody is told by itself");
+    let news = buses[0].poll_broadcast().unwrap();
+    assert!(buses[0].poll_broadcast().is_none(), "once");
+    assert!(group.replicas.iter().all(|replica| replica.poll_transmit().is_none()));
+    for other in [1, 2] {
+        assert!(!is_revoked(group.store(other), &token("t")));
+        group.replicas[other].receive(id(1), &news).unwrap();
+        assert!(is_revoked(group.store(other), &token("t")));
+    }
+    // What the bus loses is found where it lacks.
+    group.store(1).revoke(Revocation::of(Subject::token("lost"))).unwrap();
+    assert!(buses[1].poll_broadcast().is_some());
+    group.pass(secs(4));
+    assert!(is_revoked(group.store(0), &token("lost")) && is_revoked(group.store(2), &token("lost")));
+}
+
+#[test]
+fn the_peers_are_those_of_all_links_and_go_with_them() {
+    let group = Group::of(3);
+    let replica = &group.replicas[0];
+    let peers = |replica: &Replica| replica.stats().peers.iter().map(|peer| peer.node).collect::<Vec<_>>();
+    replica.set_peers([id(2)]);
+    let (link, bus) = (replica.link(), replica.bus());
+    link.set_peers([id(1), id(3)]);
+    bus.set_peers([id(3), id(4)]);
+    assert_eq!(peers(replica), [id(2), id(3), id(4)]);
+    group.store(0).revoke(Revocation::of(Subject::token("t"))).unwrap();
+    assert!(link.poll_broadcast().is_none(), "it is no bus");
+    // Who is reached both ways is told both ways.
+    let told: Vec<bool> = [2, 3, 4].iter().map(|node| replica.poll_transmit_to(id(*node)).is_some()).collect();
+    assert_eq!((told, bus.poll_broadcast().is_some()), (vec![true, true, false], true));
+    drop(link);
+    assert_eq!(peers(replica), [id(2), id(3), id(4)]);
+    drop(bus);
+    assert_eq!(peers(replica), [id(2)]);
 }

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 
-use crate::model::{Bin, ContentHasher, Digest, Locator, NarrowEntry, Node, Sum, Timestamp, WideEntry};
+use crate::model::{
+    Bin, ContentHasher, Digest, Identity, Kind, Locator, NarrowEntry, Node, Shape, Sum, Timestamp, WideEntry,
+};
 
 /// The nodes of this depth have their sums kept.
 const DEPTH: u8 = 2;
@@ -27,7 +29,7 @@ pub(super) struct Digests {
     end_of_wide: EndOfWide,
     bins: BTreeMap<Bin, BinSums>,
     /// The subjects whose entries are in no table that is ordered by locator.
-    others: BTreeSet<(Locator, Digest)>,
+    others: BTreeSet<Identity>,
 }
 
 #[derive(Default)]
@@ -59,10 +61,10 @@ impl Digests {
         Self { hasher, end_of_wide, bins: BTreeMap::new(), others: BTreeSet::new() }
     }
 
-    pub(super) fn hash(&self, digest: &Digest, entry: EntryRef<'_>) -> u128 {
+    pub(super) fn hash(&self, subject: Identity, entry: EntryRef<'_>) -> u128 {
         match entry {
-            EntryRef::Narrow(entry) => self.hasher.narrow(digest, entry),
-            EntryRef::Wide(entry, _) => self.hasher.wide(digest, entry),
+            EntryRef::Narrow(entry) => self.hasher.narrow(subject, entry),
+            EntryRef::Wide(entry, _) => self.hasher.wide(subject, entry),
         }
     }
 
@@ -73,38 +75,39 @@ impl Digests {
         })
     }
 
-    pub(super) fn add(&mut self, digest: &Digest, locator: Locator, entry: EntryRef<'_>) {
-        let sum = Sum::of(self.hash(digest, entry));
+    pub(super) fn add(&mut self, subject: Identity, entry: EntryRef<'_>) {
+        let sum = Sum::of(self.hash(subject, entry));
         let bin = self.bins.entry(self.bin(entry)).or_default();
         bin.total.add(sum);
-        bin.node(number_of(locator)).add(sum);
+        bin.node(number_of(subject.locator)).add(sum);
     }
 
-    pub(super) fn subtract(&mut self, digest: &Digest, locator: Locator, entry: EntryRef<'_>) {
-        let sum = Sum::of(self.hash(digest, entry));
+    pub(super) fn subtract(&mut self, subject: Identity, entry: EntryRef<'_>) {
+        let sum = Sum::of(self.hash(subject, entry));
         let bin = self.bin(entry);
         if let Some(sums) = self.bins.get_mut(&bin) {
             sums.total.subtract(sum);
-            sums.node(number_of(locator)).subtract(sum);
+            sums.node(number_of(subject.locator)).subtract(sum);
             if sums.total.count == 0 {
                 self.bins.remove(&bin);
             }
         }
     }
 
-    pub(super) fn add_other(&mut self, locator: Locator, digest: Digest) {
-        self.others.insert((locator, digest));
+    pub(super) fn add_other(&mut self, subject: Identity) {
+        self.others.insert(subject);
     }
 
-    pub(super) fn remove_other(&mut self, locator: Locator, digest: Digest) {
-        self.others.remove(&(locator, digest));
+    pub(super) fn remove_other(&mut self, subject: Identity) {
+        self.others.remove(&subject);
     }
 
     /// The subjects with locators in a range whose entries are in no table that is ordered by locator.
-    pub(super) fn others(&self, first: Locator, last: Locator) -> impl Iterator<Item = (Locator, Digest)> {
-        let least = (first, Digest::from_bytes([0; 16]));
+    pub(super) fn others(&self, first: Locator, last: Locator) -> impl Iterator<Item = Identity> {
+        let shape = Shape::of(Kind::Token, 0);
+        let least = Identity { locator: first, digest: Digest::from_bytes([0; 16]), shape };
         let range = self.others.range((Bound::Included(least), Bound::Unbounded));
-        range.copied().take_while(move |(locator, _)| *locator <= last)
+        range.copied().take_while(move |subject| subject.locator <= last)
     }
 
     /// The sum of all that end in this bin or a later one.

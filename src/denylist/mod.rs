@@ -20,8 +20,8 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 
 use crate::model::{
-    Bin, ContentHasher, Credential, Denial, Digest, Entry, Epochs, Fingerprint, Item, Kind, Locator, NarrowEntry, Node,
-    Row, Rows, Shape, Sum, Timestamp, WideEntry,
+    Bin, ContentHasher, Credential, Denial, Digest, Entry, Epochs, Fingerprint, Identity, Item, Kind, Locator,
+    NarrowEntry, Node, Row, Rows, Shape, Sum, Timestamp, WideEntry,
 };
 use crate::sync::Mutex;
 use actors::Actors;
@@ -63,40 +63,29 @@ impl BuildHasher for DigestHasher {
     }
 }
 
-type Map<T> = DashMap<Digest, T, DigestHasher>;
+type Map<T> = DashMap<Identity, T, DigestHasher>;
 
 fn map<T>() -> Map<T> {
     DashMap::with_capacity_and_hasher_and_shard_amount(0, DigestHasher::default(), MAP_SHARDS)
 }
 
 #[derive(Debug)]
-struct Narrow {
-    entry: NarrowEntry,
-    locator: Locator,
-    shape: Shape,
-}
-
-#[derive(Debug)]
 struct Wide {
     entry: WideEntry,
-    locator: Locator,
-    shape: Shape,
     scope: Option<Digest>,
     label: Option<Box<str>>,
 }
 
-impl Narrow {
-    fn item(&self, digest: Digest) -> Item {
-        let entry = Entry::Narrow(self.entry.clone());
-        Item { digest, locator: self.locator, shape: self.shape, entry, scope: None, label: None }
-    }
+fn narrow_item(subject: Identity, entry: NarrowEntry) -> Item {
+    let Identity { locator, digest, shape } = subject;
+    Item { digest, locator, shape, entry: Entry::Narrow(entry), scope: None, label: None }
 }
 
 impl Wide {
-    fn item(&self, digest: Digest) -> Item {
+    fn item(&self, subject: Identity) -> Item {
+        let Identity { locator, digest, shape } = subject;
         let entry = Entry::Wide(self.entry.clone());
-        let label = self.label.clone();
-        Item { digest, locator: self.locator, shape: self.shape, entry, scope: self.scope, label }
+        Item { digest, locator, shape, entry, scope: self.scope, label: self.label.clone() }
     }
 }
 
@@ -107,7 +96,7 @@ pub(crate) struct Denylist {
     narrow: NarrowTable,
     /// Those of which there is more to say: that they were lifted. An entry that is moved here from the table of rows is
     /// there before it is gone from the other, and never goes back.
-    lifted: Map<Narrow>,
+    lifted: Map<NarrowEntry>,
     wide: Map<Wide>,
     counts: [AtomicUsize; Shape::COUNT],
     /// Held while entries come or go, so that counts and shapes agree with the tables.
@@ -126,15 +115,15 @@ pub(crate) struct Page {
 
 /// An entry that is visited.
 struct Held<'a> {
-    locator: Locator,
+    subject: Identity,
     hash: u128,
     entry: Found<'a>,
 }
 
 enum Found<'a> {
     Row(&'a Row),
-    Lifted(&'a Narrow, Digest),
-    Wide(&'a Wide, Digest),
+    Lifted(&'a NarrowEntry),
+    Wide(&'a Wide),
 }
 
 /// What every check reads and few writes change, in cache lines of its own.
@@ -189,41 +178,42 @@ impl Denylist {
         session_matches: impl Fn(&Digest) -> bool,
     ) -> Option<Denial> {
         if !shape.kind.is_narrow() {
-            return self.wide.get(&digest())?.entry.verdict(shape, credential, session_matches);
+            let subject = Identity { locator, digest: digest(), shape };
+            return self.wide.get(&subject)?.entry.verdict(shape, credential, session_matches);
         }
-        if let Some(row) = self.narrow.get(locator, &digest) {
+        if let Some(row) = self.narrow.get(shape, locator, &digest) {
             return Some(row.denial());
         }
         if self.read.lifted.load(Ordering::Acquire) == 0 {
             return None;
         }
-        self.lifted.get(&digest())?.entry.verdict(shape)
+        self.lifted.get(&Identity { locator, digest: digest(), shape })?.verdict(shape)
     }
 
     /// The latest epoch of a subject that binds a credential that names it.
     pub(crate) fn binding_epoch(
         &self,
-        digest: &Digest,
+        subject: Identity,
         session_matches: impl Fn(&Digest) -> bool,
     ) -> Option<Timestamp> {
-        self.wide.get(digest)?.entry.binding_epoch(session_matches)
+        self.wide.get(&subject)?.entry.binding_epoch(session_matches)
     }
 
     /// The entry of a subject, with what belongs to it.
-    pub(crate) fn item(&self, shape: Shape, locator: Locator, digest: Digest) -> Option<Item> {
+    pub(crate) fn item(&self, subject: Identity) -> Option<Item> {
+        let Identity { locator, digest, shape } = subject;
         let filter = self.filter();
         if !filter.may_contain(locator) && filter.is_current() {
             return None;
         }
         if !shape.kind.is_narrow() {
-            return self.wide.get(&digest).map(|slot| slot.item(digest));
+            return self.wide.get(&subject).map(|slot| slot.item(subject));
         }
         let structure = self.structure.lock();
-        if let Some(row) = self.narrow.get(locator, || digest) {
-            let entry = Entry::Narrow(structure.entry(&row));
-            return Some(Item { digest, locator, shape: row.shape()?, entry, scope: None, label: None });
+        if let Some(row) = self.narrow.get(shape, locator, || digest) {
+            return Some(narrow_item(subject, structure.entry(&row)));
         }
-        self.lifted.get(&digest).map(|slot| slot.item(digest))
+        self.lifted.get(&subject).map(|slot| narrow_item(subject, slot.clone()))
     }
 
     /// Joins an entry into the tables. When this returns, every check sees it.
@@ -241,68 +231,68 @@ impl Denylist {
     }
 
     fn join_one(&self, structure: &mut Structure, item: Item) {
-        let Item { digest, locator, shape, entry, scope, label } = item;
+        let subject = item.identity();
+        let Item { entry, scope, label, .. } = item;
         let is_new = match entry {
-            Entry::Narrow(entry) => self.join_narrow(structure, Narrow { entry, locator, shape }, digest),
-            Entry::Wide(entry) => match self.wide.entry(digest) {
+            Entry::Narrow(entry) => self.join_narrow(structure, subject, entry),
+            Entry::Wide(entry) => match self.wide.entry(subject) {
                 Slot::Occupied(mut slot) => {
                     let slot = slot.get_mut();
-                    structure.subtract(&digest, slot.locator, EntryRef::Wide(&slot.entry, slot.scope));
+                    structure.subtract(subject, EntryRef::Wide(&slot.entry, slot.scope));
                     slot.entry.join(entry);
-                    structure.add(&digest, slot.locator, EntryRef::Wide(&slot.entry, slot.scope));
+                    structure.add(subject, EntryRef::Wide(&slot.entry, slot.scope));
                     slot.label = slot.label.take().max(label);
                     false
                 }
                 Slot::Vacant(slot) => {
-                    structure.add(&digest, locator, EntryRef::Wide(&entry, scope));
-                    structure.add_other(locator, digest);
-                    slot.insert(Wide { entry, locator, shape, scope, label });
+                    structure.add(subject, EntryRef::Wide(&entry, scope));
+                    structure.add_other(subject);
+                    slot.insert(Wide { entry, scope, label });
                     true
                 }
             },
         };
         if is_new {
-            self.read.filter.insert(locator);
-            self.count_up(shape, 1);
+            self.read.filter.insert(subject.locator);
+            self.count_up(subject.shape, 1);
         }
     }
 
     /// Tells whether it is new.
-    fn join_narrow(&self, structure: &mut Structure, mut narrow: Narrow, digest: Digest) -> bool {
-        let known = self.narrow.get(narrow.locator, || digest);
+    fn join_narrow(&self, structure: &mut Structure, subject: Identity, mut entry: NarrowEntry) -> bool {
+        let known = self.narrow.get(subject.shape, subject.locator, || subject.digest);
         if known.is_none()
             && self.read.lifted.load(Ordering::Relaxed) > 0
-            && let Some(mut slot) = self.lifted.get_mut(&digest)
+            && let Some(mut slot) = self.lifted.get_mut(&subject)
         {
-            structure.subtract(&digest, slot.locator, EntryRef::Narrow(&slot.entry));
-            slot.entry.join(narrow.entry);
-            structure.add(&digest, slot.locator, EntryRef::Narrow(&slot.entry));
+            structure.subtract(subject, EntryRef::Narrow(&slot));
+            slot.join(entry);
+            structure.add(subject, EntryRef::Narrow(&slot));
             return false;
         }
         if let Some(row) = &known {
             let before = structure.entry(row);
-            structure.subtract(&digest, row.locator, EntryRef::Narrow(&before));
-            narrow.entry.join(before);
+            structure.subtract(subject, EntryRef::Narrow(&before));
+            entry.join(before);
         }
-        structure.add(&digest, narrow.locator, EntryRef::Narrow(&narrow.entry));
-        let Narrow { entry, locator, shape } = &narrow;
+        structure.add(subject, EntryRef::Narrow(&entry));
         let actor = match &entry.cause.actor {
             Some(actor) => structure.actors.acquire(actor, 1),
             None => Some(Row::NO_ACTOR),
         };
-        let row = actor.and_then(|actor| Row::of(digest, *locator, *shape, entry, actor));
+        let row = actor.and_then(|actor| Row::of(subject, &entry, actor));
         let placed = row.ok_or(Crowded).and_then(|row| self.narrow.put(row));
         if placed.is_err() {
             if let Some(actor) = actor {
                 structure.actors.release(actor);
             }
-            structure.add_other(narrow.locator, digest);
-            self.lifted.insert(digest, narrow);
+            structure.add_other(subject);
+            self.lifted.insert(subject, entry);
             self.read.lifted.fetch_add(1, Ordering::Release);
         }
         if let Some(row) = &known {
             if placed.is_err() {
-                self.narrow.remove(row.locator, digest);
+                self.narrow.remove(subject);
             }
             structure.actors.release(row.actor);
         }
@@ -342,11 +332,11 @@ impl Denylist {
                 continue;
             }
             for row in rows {
-                let Some(shape) = row.shape() else { continue };
-                let narrow = Narrow { entry: structure.entry(row), locator: row.locator, shape };
+                let Some(subject) = row.identity() else { continue };
+                let entry = structure.entry(row);
                 structure.actors.release(row.actor);
-                if self.join_narrow(&mut structure, narrow, row.digest) {
-                    self.count_up(shape, 1);
+                if self.join_narrow(&mut structure, subject, entry) {
+                    self.count_up(subject.shape, 1);
                 }
             }
         }
@@ -402,16 +392,17 @@ impl Denylist {
 
     /// Every entry that is no row, when it is visited.
     pub(crate) fn others(&self) -> impl Iterator<Item = Item> {
-        // The digests first, so that the caller may take its time with each.
-        let lifted: Vec<Digest> = self.lifted.iter().map(|slot| *slot.key()).collect();
-        let lifted = lifted.into_iter().filter_map(|digest| self.lifted.get(&digest).map(|slot| slot.item(digest)));
+        // The subjects first, so that the caller may take its time with each.
+        let lifted: Vec<Identity> = self.lifted.iter().map(|slot| *slot.key()).collect();
+        let item = |subject| self.lifted.get(&subject).map(|slot| narrow_item(subject, slot.clone()));
+        let lifted = lifted.into_iter().filter_map(item);
         lifted.chain(self.wide_items())
     }
 
     /// Every wide entry, when it is visited.
     pub(crate) fn wide_items(&self) -> impl Iterator<Item = Item> {
-        let wide: Vec<Digest> = self.wide.iter().map(|slot| *slot.key()).collect();
-        wide.into_iter().filter_map(|digest| self.wide.get(&digest).map(|slot| slot.item(digest)))
+        let wide: Vec<Identity> = self.wide.iter().map(|slot| *slot.key()).collect();
+        wide.into_iter().filter_map(|subject| self.wide.get(&subject).map(|slot| slot.item(subject)))
     }
 
     /// Removes every narrow entry whose retention ended before `ended`, and every wide one that is `over`. Gives how
@@ -433,22 +424,22 @@ impl Denylist {
         forgotten += remove(
             &self.lifted,
             &self.structure,
-            |slot| slot.entry.until.end() < ended,
-            |structure, digest, slot| {
-                structure.subtract(digest, slot.locator, EntryRef::Narrow(&slot.entry));
-                structure.remove_other(slot.locator, *digest);
+            |entry| entry.until.end() < ended,
+            |structure, subject, entry| {
+                structure.subtract(subject, EntryRef::Narrow(entry));
+                structure.remove_other(subject);
                 self.read.lifted.fetch_sub(1, Ordering::Release);
-                self.count_down(slot.shape, 1);
+                self.count_down(subject.shape, 1);
             },
         );
         forgotten += remove(
             &self.wide,
             &self.structure,
             |slot| over(&slot.entry, slot.scope),
-            |structure, digest, slot| {
-                structure.subtract(digest, slot.locator, EntryRef::Wide(&slot.entry, slot.scope));
-                structure.remove_other(slot.locator, *digest);
-                self.count_down(slot.shape, 1);
+            |structure, subject, slot| {
+                structure.subtract(subject, EntryRef::Wide(&slot.entry, slot.scope));
+                structure.remove_other(subject);
+                self.count_down(subject.shape, 1);
             },
         );
         forgotten
@@ -462,16 +453,18 @@ impl Denylist {
             let mut rows = Vec::new();
             self.narrow.rows(shard, &mut rows);
             for row in rows {
-                digests.add(&{ row.digest }, row.locator, EntryRef::Narrow(&structure.entry(&row)));
+                if let Some(subject) = row.identity() {
+                    digests.add(subject, EntryRef::Narrow(&structure.entry(&row)));
+                }
             }
         }
         for slot in &self.lifted {
-            digests.add(slot.key(), slot.locator, EntryRef::Narrow(&slot.entry));
-            digests.add_other(slot.locator, *slot.key());
+            digests.add(*slot.key(), EntryRef::Narrow(&slot));
+            digests.add_other(*slot.key());
         }
         for slot in &self.wide {
-            digests.add(slot.key(), slot.locator, EntryRef::Wide(&slot.entry, slot.scope));
-            digests.add_other(slot.locator, *slot.key());
+            digests.add(*slot.key(), EntryRef::Wide(&slot.entry, slot.scope));
+            digests.add_other(*slot.key());
         }
         structure.digests = Some(digests);
     }
@@ -488,7 +481,7 @@ impl Denylist {
         kept.unwrap_or_else(|| {
             let mut children = [Sum::default(); Node::CHILDREN];
             self.visit(&structure, (node, node.first(), cutoff), |held| {
-                if let Some(child) = children.get_mut(node.child_of(held.locator)) {
+                if let Some(child) = children.get_mut(node.child_of(held.subject.locator)) {
                     child.add(Sum::of(held.hash));
                 }
                 true
@@ -512,23 +505,23 @@ impl Denylist {
         let structure = self.structure.lock();
         self.visit(&structure, (node, from, cutoff), |held| {
             // Those of one locator stay together.
-            if room == 0 && page.last != Some(held.locator) {
-                page.more = Some(held.locator);
+            if room == 0 && page.last != Some(held.subject.locator) {
+                page.more = Some(held.subject.locator);
                 return false;
             }
-            page.last = Some(held.locator);
+            page.last = Some(held.subject.locator);
             if wanted(Fingerprint::of(held.hash)) {
                 let taken = match held.entry {
                     Found::Row(row) => {
                         page.rows.rows.push(*row);
                         size_of::<Row>()
                     }
-                    Found::Lifted(slot, digest) => {
-                        page.items.push(slot.item(digest));
+                    Found::Lifted(entry) => {
+                        page.items.push(narrow_item(held.subject, entry.clone()));
                         size_of::<Item>()
                     }
-                    Found::Wide(slot, digest) => {
-                        page.items.push(slot.item(digest));
+                    Found::Wide(slot) => {
+                        page.items.push(slot.item(held.subject));
                         let epochs = [&slot.entry.reauthenticate, &slot.entry.reissue];
                         let spared = epochs.into_iter().flat_map(Epochs::iter).map(|mark| mark.spared.len() * 16 + 64);
                         size_of::<Item>() + spared.sum::<usize>()
@@ -555,38 +548,38 @@ impl Denylist {
         let mut others = digests.others(first, last).peekable();
         let mut goes_on = true;
         self.narrow.for_each_in(first, last, |row| {
-            while goes_on && let Some((locator, digest)) = others.next_if(|(locator, _)| *locator <= { row.locator }) {
-                goes_on = self.visit_other(digests, locator, digest, cutoff, &mut visit);
+            while goes_on && let Some(other) = others.next_if(|other| other.locator <= { row.locator }) {
+                goes_on = self.visit_other(digests, other, cutoff, &mut visit);
             }
+            let Some(subject) = row.identity() else { return goes_on };
             let entry = structure.entry(row);
             let reference = EntryRef::Narrow(&entry);
             if goes_on && digests.bin(reference) >= cutoff {
-                let hash = digests.hash(&{ row.digest }, reference);
-                goes_on = visit(Held { locator: row.locator, hash, entry: Found::Row(row) });
+                let hash = digests.hash(subject, reference);
+                goes_on = visit(Held { subject, hash, entry: Found::Row(row) });
             }
             goes_on
         });
-        while goes_on && let Some((locator, digest)) = others.next() {
-            goes_on = self.visit_other(digests, locator, digest, cutoff, &mut visit);
+        while goes_on && let Some(other) = others.next() {
+            goes_on = self.visit_other(digests, other, cutoff, &mut visit);
         }
     }
 
     fn visit_other(
         &self,
         digests: &Digests,
-        locator: Locator,
-        digest: Digest,
+        subject: Identity,
         cutoff: Bin,
         visit: &mut impl FnMut(Held<'_>) -> bool,
     ) -> bool {
-        if let Some(slot) = self.wide.get(&digest) {
+        if let Some(slot) = self.wide.get(&subject) {
             let entry = EntryRef::Wide(&slot.entry, slot.scope);
-            let held = || Held { locator, hash: digests.hash(&digest, entry), entry: Found::Wide(&slot, digest) };
+            let held = || Held { subject, hash: digests.hash(subject, entry), entry: Found::Wide(&slot) };
             return digests.bin(entry) < cutoff || visit(held());
         }
-        let Some(slot) = self.lifted.get(&digest) else { return true };
-        let entry = EntryRef::Narrow(&slot.entry);
-        let held = || Held { locator, hash: digests.hash(&digest, entry), entry: Found::Lifted(&slot, digest) };
+        let Some(slot) = self.lifted.get(&subject) else { return true };
+        let entry = EntryRef::Narrow(&slot);
+        let held = || Held { subject, hash: digests.hash(subject, entry), entry: Found::Lifted(&slot) };
         digests.bin(entry) < cutoff || visit(held())
     }
 
@@ -621,8 +614,8 @@ impl Denylist {
                 fill(0);
             });
             filling.add(|add| {
-                self.lifted.iter().for_each(|slot| add(slot.locator));
-                self.wide.iter().for_each(|slot| add(slot.locator));
+                self.lifted.iter().for_each(|slot| add(slot.key().locator));
+                self.wide.iter().for_each(|slot| add(slot.key().locator));
             });
         });
     }
@@ -643,35 +636,37 @@ impl Structure {
         row.entry(self.actors.get(row.actor).cloned())
     }
 
-    fn add(&mut self, digest: &Digest, locator: Locator, entry: EntryRef<'_>) {
+    fn add(&mut self, subject: Identity, entry: EntryRef<'_>) {
         if let Some(digests) = &mut self.digests {
-            digests.add(digest, locator, entry);
+            digests.add(subject, entry);
         }
     }
 
-    fn subtract(&mut self, digest: &Digest, locator: Locator, entry: EntryRef<'_>) {
+    fn subtract(&mut self, subject: Identity, entry: EntryRef<'_>) {
         if let Some(digests) = &mut self.digests {
-            digests.subtract(digest, locator, entry);
+            digests.subtract(subject, entry);
         }
     }
 
-    fn add_other(&mut self, locator: Locator, digest: Digest) {
+    fn add_other(&mut self, subject: Identity) {
         if let Some(digests) = &mut self.digests {
-            digests.add_other(locator, digest);
+            digests.add_other(subject);
         }
     }
 
-    fn remove_other(&mut self, locator: Locator, digest: Digest) {
+    fn remove_other(&mut self, subject: Identity) {
         if let Some(digests) = &mut self.digests {
-            digests.remove_other(locator, digest);
+            digests.remove_other(subject);
         }
     }
 
     /// A row is gone from the table.
     fn release(&mut self, row: &Row) {
-        if self.digests.is_some() {
+        if self.digests.is_some()
+            && let Some(subject) = row.identity()
+        {
             let entry = self.entry(row);
-            self.subtract(&{ row.digest }, row.locator, EntryRef::Narrow(&entry));
+            self.subtract(subject, EntryRef::Narrow(&entry));
         }
         self.actors.release(row.actor);
     }
@@ -703,14 +698,14 @@ fn remove<T>(
     map: &Map<T>,
     structure: &Mutex<Structure>,
     is_over: impl Fn(&T) -> bool,
-    mut removed: impl FnMut(&mut Structure, &Digest, &T),
+    mut removed: impl FnMut(&mut Structure, Identity, &T),
 ) -> usize {
-    let gone: Vec<Digest> = map.iter().filter(|slot| is_over(slot.value())).map(|slot| *slot.key()).collect();
+    let gone: Vec<Identity> = map.iter().filter(|slot| is_over(slot.value())).map(|slot| *slot.key()).collect();
     let mut count = 0;
-    for digests in gone.chunks(REMOVED_AT_ONCE) {
+    for subjects in gone.chunks(REMOVED_AT_ONCE) {
         let mut structure = structure.lock();
-        for (digest, slot) in digests.iter().filter_map(|digest| map.remove_if(digest, |_, slot| is_over(slot))) {
-            removed(&mut structure, &digest, &slot);
+        for (subject, slot) in subjects.iter().filter_map(|subject| map.remove_if(subject, |_, slot| is_over(slot))) {
+            removed(&mut structure, subject, &slot);
             count += 1;
         }
     }
@@ -838,6 +833,44 @@ mod tests {
         assert_eq!(denylist.len(), 20_000);
     }
 
+    /// What no honest writer makes: a digest that is not the one of its locator or its shape.
+    #[test]
+    fn an_entry_under_a_foreign_locator_or_shape_is_nobodys_and_in_nobodys_way() {
+        let tokens = tokens(2);
+        let foreign_locator = |item: Item| Item { locator: tokens[1].locator, ..item };
+        let foreign_shape = |item: Item| Item { shape: Shape { kind: Kind::Session, ..item.shape }, ..item };
+        let (revoked, lifted_before) = (|token| item(token, 10, 0, 50), |token| item(token, 10, 5, 50));
+        let foreign = [
+            foreign_locator(revoked(&tokens[0])),
+            foreign_locator(lifted_before(&tokens[0])),
+            foreign_shape(revoked(&tokens[0])),
+            foreign_shape(lifted_before(&tokens[0])),
+        ];
+        for foreign in foreign {
+            for own in [revoked(&tokens[0]), lifted_before(&tokens[0])] {
+                let denylist = Denylist::new();
+                denylist.join(foreign.clone());
+                // The filter then says "maybe" of both, and there are tokens.
+                denylist.join(revoked(&tokens[1]));
+                denylist.read.filter.insert(tokens[0].locator);
+                assert!(!denies(&denylist, &tokens[0]), "{foreign:?}");
+                assert_eq!(denylist.item(own.identity()), None);
+                denylist.join(own.clone());
+                assert_eq!(denylist.item(own.identity()), Some(own));
+                let again = Denylist::new();
+                denylist.rows().for_each(|rows| again.load(rows));
+                again.join_all(denylist.others());
+                for denylist in [&denylist, &again] {
+                    denylist.rebuild_filter(1);
+                    assert!(denies(denylist, &tokens[0]), "{foreign:?}");
+                    assert_eq!(denylist.len(), 3);
+                }
+                assert_eq!(denylist.forget(Timestamp::from_secs(51), |_, _| false), 3);
+                assert_eq!((denylist.len(), denylist.shapes()), (0, 0));
+            }
+        }
+    }
+
     #[test]
     fn rows_load_into_an_empty_table_and_over_a_full_one_alike() {
         let (denylist, tokens) = (Denylist::new(), tokens(3_000));
@@ -856,7 +889,8 @@ mod tests {
             loaded.rebuild_filter(1);
             assert_eq!(loaded.len(), tokens.len());
             for token in &tokens {
-                let item = |denylist: &Denylist| denylist.item(token.shape, token.locator, token.digest);
+                let Token { digest, locator, shape } = *token;
+                let item = |denylist: &Denylist| denylist.item(Identity { locator, digest, shape });
                 assert_eq!(item(&loaded), item(&denylist));
             }
         }

@@ -4,7 +4,8 @@
 //! is swept and is written to disk in one pass from front to back, a snapshot loads without a search, and the filter
 //! (whose words are ordered by locator too) is filled in the order of its memory.
 //!
-//! A locator only says where to look. A row is the one that is asked for if its digest is.
+//! A locator only says where to look. A row is the one that is asked for if its digest and its
+//! shape are.
 //!
 //! Readers share a shard's lock, writers hold it for the length of one insertion: where a shard grows or is swept, its
 //! successor is made beside it first. Only one thread may write at a time, which is the caller's to see to.
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::model::{Digest, Locator, Retention, Row, Timestamp};
+use crate::model::{Digest, Identity, Locator, Retention, Row, Shape, Timestamp};
 
 /// Many small shards: the successor of one is made within a millisecond, even of tens of millions.
 pub(super) const SHARDS: usize = 1 << SHARD_BITS;
@@ -103,8 +104,8 @@ impl Shard {
             .map(|(row, place)| (place, row))
     }
 
-    fn place_of(&self, locator: Locator, digest: Digest) -> Option<usize> {
-        self.rows_of(locator).find(|(_, row)| { row.digest } == digest).map(|(place, _)| place)
+    fn place_of(&self, subject: Identity) -> Option<usize> {
+        self.rows_of(subject.locator).find(|(_, row)| row.is_of(subject)).map(|(place, _)| place)
     }
 
     /// Puts a row that is not there in its place. `false` if there is no room; then nothing has changed.
@@ -160,20 +161,20 @@ impl NarrowTable {
 
     /// The row of a subject. The digest is asked for only where there is a row of that locator.
     #[inline]
-    pub(super) fn get(&self, locator: Locator, digest: impl FnOnce() -> Digest) -> Option<Row> {
+    pub(super) fn get(&self, shape: Shape, locator: Locator, digest: impl FnOnce() -> Digest) -> Option<Row> {
         let shard = self.shard(locator)?.read();
         let mut rows = shard.rows_of(locator).map(|(_, row)| row).peekable();
         rows.peek()?;
-        let digest = digest();
-        rows.find(|row| { row.digest } == digest).copied()
+        let subject = Identity { locator, digest: digest(), shape };
+        rows.find(|row| row.is_of(subject)).copied()
     }
 
-    /// Puts a row in the place of the one with its digest, or adds it. Tells whether it was added.
+    /// Puts a row in the place of the one of its subject, or adds it. Tells whether it was added.
     pub(super) fn put(&self, row: Row) -> Result<bool, Crowded> {
-        let Some(lock) = self.shard(row.locator) else { return Err(Crowded) };
+        let (Some(lock), Some(subject)) = (self.shard(row.locator), row.identity()) else { return Err(Crowded) };
         self.earliest.fetch_min({ row.until }.as_secs(), Ordering::Relaxed);
         let mut shard = lock.write();
-        if let Some(place) = shard.place_of(row.locator, row.digest) {
+        if let Some(place) = shard.place_of(subject) {
             if let Some(place) = shard.rows.get_mut(place) {
                 *place = row;
             }
@@ -198,9 +199,9 @@ impl NarrowTable {
     }
 
     /// Removes the row of a subject. Tells whether there was one.
-    pub(super) fn remove(&self, locator: Locator, digest: Digest) -> bool {
-        let Some(mut shard) = self.shard(locator).map(RwLock::write) else { return false };
-        let place = shard.place_of(locator, digest);
+    pub(super) fn remove(&self, subject: Identity) -> bool {
+        let Some(mut shard) = self.shard(subject.locator).map(RwLock::write) else { return false };
+        let place = shard.place_of(subject);
         place.inspect(|place| shard.remove(*place)).is_some()
     }
 
@@ -285,7 +286,7 @@ pub(super) fn table_of(rows: &[Row]) -> Option<Shard> {
     let in_order = rows.is_sorted_by(|a, b| { a.locator } <= { b.locator });
     let of_one_locator = |rows: &[Row]| {
         let different =
-            |(index, row): (usize, &Row)| rows.iter().skip(index + 1).all(|other| { other.digest } != { row.digest });
+            |(index, row): (usize, &Row)| rows.iter().skip(index + 1).all(|other| other.identity() != row.identity());
         rows.len() <= EQUAL_MAX && rows.iter().enumerate().all(different)
     };
     let sound = in_order && rows.chunk_by(|a, b| { a.locator } == { b.locator }).all(of_one_locator);
@@ -305,16 +306,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{EntryCause, Kind, NarrowEntry, Shape};
+    use crate::model::{EntryCause, Kind, NarrowEntry};
 
     fn digest(n: u64) -> Digest {
         Digest::from_bytes(u128::from(n).to_le_bytes())
     }
 
+    const SHAPE: Shape = Shape::of(Kind::Token, 0);
+
+    fn identity(locator: u64, digest_of: u64) -> Identity {
+        Identity { locator: Locator::from_u64(locator), digest: digest(digest_of), shape: SHAPE }
+    }
+
     fn row(locator: u64, digest_of: u64, until: u32) -> Row {
         let entry = NarrowEntry::denied(Timestamp::from_nanos(1), EntryCause::default(), Retention::from_secs(until));
-        let shape = Shape { kind: Kind::Token, in_tenant: false, at_issuer: false };
-        Row::of(digest(digest_of), Locator::from_u64(locator), shape, &entry, Row::NO_ACTOR).unwrap()
+        Row::of(identity(locator, digest_of), &entry, Row::NO_ACTOR).unwrap()
     }
 
     #[derive(Clone, Debug)]
@@ -375,7 +381,7 @@ mod tests {
                         }
                     }
                     Step::Remove { locator, digest: of } => {
-                        let removed = table.remove(Locator::from_u64(locator), digest(of));
+                        let removed = table.remove(identity(locator, of));
                         prop_assert_eq!(removed, model.remove(&(locator, of)).is_some());
                     }
                     Step::Forget { ended } => {
@@ -389,9 +395,9 @@ mod tests {
             }
             assert_sound(&table);
             for (&(locator, of), &until) in &model {
-                let found = table.get(Locator::from_u64(locator), || digest(of)).unwrap();
+                let found = table.get(SHAPE, Locator::from_u64(locator), || digest(of)).unwrap();
                 prop_assert_eq!({ found.until }, Retention::from_secs(until));
-                prop_assert!(table.get(Locator::from_u64(locator), || digest(99)).is_none());
+                prop_assert!(table.get(SHAPE, Locator::from_u64(locator), || digest(99)).is_none());
             }
             let mut rows = Vec::new();
             (0..SHARDS).for_each(|shard| table.rows(shard, &mut rows));

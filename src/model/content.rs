@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::{xxh3_64_with_secret, xxh3_128_with_secret};
 use zeroize::Zeroize;
 
 use super::entry::{Cause, Epochs, NarrowEntry, WideEntry};
-use super::identity::{Digest, Locator};
+use super::identity::{Identity, Locator};
 use super::time::Timestamp;
 
 /// How long a bin is, in seconds.
@@ -161,8 +161,8 @@ impl ContentHasher {
     }
 
     /// The hash of an entry of a token, session or family.
-    pub(crate) fn narrow(&self, digest: &Digest, entry: &NarrowEntry) -> u128 {
-        let mut bytes = [0; 45];
+    pub(crate) fn narrow(&self, subject: Identity, entry: &NarrowEntry) -> u128 {
+        let mut bytes = [0; 54];
         let mut rest = bytes.as_mut_slice();
         let mut put = |field: &[u8]| {
             if let Some((place, after)) = std::mem::take(&mut rest).split_at_mut_checked(field.len()) {
@@ -170,7 +170,7 @@ impl ContentHasher {
                 rest = after;
             }
         };
-        put(digest.as_bytes());
+        put(&identity(subject));
         put(&entry.at.as_nanos().to_le_bytes());
         put(&entry.lifted.as_nanos().to_le_bytes());
         put(&entry.until.as_secs().to_le_bytes());
@@ -179,10 +179,10 @@ impl ContentHasher {
     }
 
     /// The hash of an entry of a wider subject.
-    pub(crate) fn wide(&self, digest: &Digest, entry: &WideEntry) -> u128 {
+    pub(crate) fn wide(&self, subject: Identity, entry: &WideEntry) -> u128 {
         let WideEntry { reauthenticate, reissue, disabled, lifted, enabled, floor } = entry;
         let mut bytes = Vec::with_capacity(128);
-        bytes.extend_from_slice(digest.as_bytes());
+        bytes.extend_from_slice(&identity(subject));
         for time in [lifted, enabled, floor] {
             bytes.extend_from_slice(&time.as_nanos().to_le_bytes());
         }
@@ -215,6 +215,18 @@ impl ContentHasher {
         let [a, b, c, d, e, f, g, h] = actor.to_le_bytes();
         [cause.reason.into(), a, b, c, d, e, f, g, h]
     }
+}
+
+/// The bytes of an identity: its digest, its locator, the index of its shape.
+fn identity(subject: Identity) -> [u8; 25] {
+    let mut bytes = [subject.shape.index() as u8; 25];
+    if let Some((digest, rest)) = bytes.split_first_chunk_mut() {
+        *digest = *subject.digest.as_bytes();
+        if let Some(locator) = rest.first_chunk_mut() {
+            *locator = subject.locator.as_u64().to_le_bytes();
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Digest, Locator};
+use super::identity::{Digest, Identity, Locator};
 use super::provenance::Reason;
 use super::subject::Shape;
 use super::time::{Retention, Timestamp};
@@ -109,6 +109,12 @@ pub(crate) struct NarrowEntry {
     pub(crate) lifted: Timestamp,
     /// When it may be forgotten: the latest `exp` of any credential that names it.
     pub(crate) until: Retention,
+}
+
+impl Item {
+    pub(crate) const fn identity(&self) -> Identity {
+        Identity { locator: self.locator, digest: self.digest, shape: self.shape }
+    }
 }
 
 impl NarrowEntry {

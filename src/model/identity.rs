@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64_with_secret;
 use zeroize::Zeroize;
 
 use super::content::{CONTENT_SECRET_BYTES, ContentHasher};
-use super::subject::{Id, Kind, Subject};
+use super::subject::{Id, Kind, Shape, Subject};
 
 /// Changes whenever the bytes that are digested change.
 const DIGEST_VERSION: u8 = 1;
@@ -147,6 +147,24 @@ impl Locator {
     }
 }
 
+/// Whose entry it is: all three agree, or it is another subject's.
+///
+/// The digest alone names a subject. But where to look for its entry, and whether to look at all, is asked of the other
+/// two, and what comes from a file or from a peer may name a digest with a locator or a shape that do not belong to it:
+/// such an entry is nobody's, and must not stand in the way of the one that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity {
+    pub(crate) locator: Locator,
+    pub(crate) digest: Digest,
+    pub(crate) shape: Shape,
+}
+
+impl std::hash::Hash for Identity {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
+
 /// What one text, in its role, adds to a locator.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Part(u64);
@@ -254,6 +272,11 @@ impl Keyring {
     #[inline(always)]
     fn salt(&self, role: usize) -> u64 {
         self.locator_salts.get(role % ROLES).copied().unwrap_or(1)
+    }
+
+    pub(crate) fn identity_of(&self, subject: &Subject) -> Identity {
+        let (locator, digest) = (self.locator_of(subject), self.digest_of(subject));
+        Identity { locator, digest, shape: subject.shape() }
     }
 
     pub(crate) fn locator_of(&self, subject: &Subject) -> Locator {

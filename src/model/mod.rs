@@ -27,7 +27,7 @@ pub use subject::{ID_BYTES_MAX, InvalidSubject, Kind, LocalSubject, Shape, Subje
 pub use time::{NumericDate, Timestamp};
 pub use verdict::{Cause, Denial, Effect, Verdict};
 
-pub(crate) use identity::{IdRef, Keyring, Locator, Part};
+pub(crate) use identity::{IdRef, Identity, Keyring, Locator, Part};
 pub(crate) use policy::Policy;
 pub(crate) use provenance::Provenance;
 pub(crate) use revocation::EpochKind;

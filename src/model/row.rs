@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::entry::{Cause, NarrowEntry};
-use super::identity::{Digest, Locator};
+use super::identity::{Digest, Identity, Locator};
 use super::provenance::Reason;
 use super::subject::Shape;
 use super::time::{Retention, Timestamp};
@@ -43,11 +43,12 @@ impl Row {
     }
 
     /// The row of an entry; none if the entry has more to say than a row holds.
-    pub(crate) fn of(digest: Digest, locator: Locator, shape: Shape, entry: &NarrowEntry, actor: u32) -> Option<Self> {
+    pub(crate) fn of(subject: Identity, entry: &NarrowEntry, actor: u32) -> Option<Self> {
+        let Identity { locator, digest, shape } = subject;
         if entry.lifted > Timestamp::MIN || entry.at == Timestamp::MIN || !shape.kind.is_narrow() {
             return None;
         }
-        let shape = u8::try_from(shape.index() + 1).ok()?;
+        let shape = code_of(shape);
         Some(Self {
             locator,
             digest,
@@ -78,6 +79,18 @@ impl Row {
         self.shape
     }
 
+    /// Whether it is that of a subject.
+    #[inline]
+    pub(crate) fn is_of(&self, subject: Identity) -> bool {
+        let Self { locator, digest, shape, .. } = *self;
+        locator == subject.locator && digest == subject.digest && shape == code_of(subject.shape)
+    }
+
+    /// Whose it is.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        Some(Identity { locator: self.locator, digest: self.digest, shape: self.shape()? })
+    }
+
     pub(crate) fn shape(&self) -> Option<Shape> {
         Shape::from_index(usize::from(self.shape).checked_sub(1)?)
     }
@@ -101,6 +114,11 @@ impl std::fmt::Debug for Row {
         out.field("shape", &self.shape()).field("digest", &digest).field("at", &at).field("until", &until);
         out.finish_non_exhaustive()
     }
+}
+
+/// There are few shapes.
+const fn code_of(shape: Shape) -> u8 {
+    shape.index() as u8 + 1
 }
 
 /// Some rows, with their actors.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{Digest, Locator, Reason, Revocation, Shape, Subject, Timestamp};
+use crate::model::{Identity, Reason, Revocation, Subject, Timestamp};
 use crate::replication::{NodeId, Protocol};
 
 use super::replica::Replica;
@@ -61,7 +61,7 @@ pub(super) struct Canary {
 
 #[derive(Clone, Debug)]
 struct Out {
-    subject: (Shape, Locator, Digest),
+    subject: Identity,
     since: Duration,
     denied_here: bool,
     denied_by: BTreeMap<NodeId, Option<Duration>>,
@@ -88,10 +88,9 @@ impl Canary {
             }
         }
         if !out.is_over {
-            let (shape, locator, digest) = out.subject;
             let open = out.denied_by.iter().filter(|(_, after)| after.is_none());
             let open: Vec<NodeId> = open.map(|(node, _)| *node).collect();
-            protocol.probe(&open, self.number, shape, locator, digest);
+            protocol.probe(&open, self.number, out.subject);
         }
     }
 }
@@ -110,16 +109,15 @@ impl Replica {
         }
         canary.number += 1;
         let token = Subject::token(format!("rescind-canary/{}/{}/{}", self.node(), position.0, canary.number));
-        let (digest, locator) = (shared.keyring.digest_of(&token), shared.keyring.locator_of(&token));
-        let shape = token.shape();
+        let subject = shared.keyring.identity_of(&token);
         let until: Timestamp = shared.clock.wall().saturating_add(RETENTION);
         let revocation = Revocation::of(token).until(until).because(Reason::Policy).by("canary");
         let since = shared.clock.boot();
         // Whether it denies is asked below; that it is logged is not what is tried.
         self.store().submit(revocation).ok();
-        let item = shared.denylist.item(shape, locator, digest);
+        let item = shared.denylist.item(subject);
         canary.out = Some(Out {
-            subject: (shape, locator, digest),
+            subject,
             since,
             denied_here: item.is_some_and(|item| item.entry.denies_outright()),
             denied_by: peers.into_iter().map(|node| (node, None)).collect(),

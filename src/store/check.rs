@@ -7,7 +7,9 @@
 use std::cell::OnceCell;
 
 use crate::denylist::FilterView;
-use crate::model::{Cause, Credential, Denial, Digest, IdRef, Kind, Locator, Part, Shape, Timestamp, Verdict};
+use crate::model::{
+    Cause, Credential, Denial, Digest, IdRef, Identity, Kind, Locator, Part, Shape, Timestamp, Verdict,
+};
 
 use super::Shared;
 
@@ -266,9 +268,10 @@ impl Shared {
     pub(super) fn latest_epoch(&self, presented: Presented<'_>) -> Option<Timestamp> {
         let mut latest = None;
         self.find(presented, |probe| {
-            let digest = presented.digest(self, probe.shape, probe.id);
+            let Probe { shape, locator, .. } = probe;
+            let subject = Identity { locator, digest: presented.digest(self, shape, probe.id), shape };
             let session_matches = presented.session_matches(self, probe.shape);
-            latest = latest.max(self.denylist.binding_epoch(&digest, session_matches));
+            latest = latest.max(self.denylist.binding_epoch(subject, session_matches));
             None::<()>
         });
         latest

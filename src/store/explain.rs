@@ -97,8 +97,7 @@ impl Store {
     /// When the subject cannot be named.
     pub fn explain(&self, subject: &Subject) -> Result<Option<Explanation>, InvalidSubject> {
         subject.validate()?;
-        let (digest, locator) = (self.shared.keyring.digest_of(subject), self.shared.keyring.locator_of(subject));
-        Ok(self.shared.denylist.item(subject.shape(), locator, digest).map(Explanation::of))
+        Ok(self.shared.denylist.item(self.shared.keyring.identity_of(subject)).map(Explanation::of))
     }
 
     /// Every wide subject that has an entry, in no particular order. Names are there if the options retain them.

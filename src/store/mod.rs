@@ -11,6 +11,7 @@ mod committer;
 mod error;
 mod explain;
 mod lag;
+mod link;
 mod maintenance;
 #[cfg(all(test, shuttle))]
 mod models;
@@ -42,6 +43,7 @@ use crate::sync::thread::JoinHandle;
 pub use canary::{CanaryAlarm, CanaryReport};
 pub use error::{CloseError, CopyError, OpenError, SnapshotError, WriteError};
 pub use explain::{Explanation, Fact};
+pub use link::Link;
 pub use maintenance::MaintenanceReport;
 pub use options::{Durability, Options};
 pub use receipt::{Acknowledgement, Pending, Receipt};

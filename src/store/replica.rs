@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Reading;
 use crate::codec::{self, Record};
-use crate::model::{Bin, Cause, Digest, Entry, Fingerprint, Item, Locator, Node, Rows, Shape, Sum, Timestamp};
+use crate::model::{Bin, Cause, Entry, Fingerprint, Identity, Item, Locator, Node, Rows, Sum, Timestamp};
 use crate::replication::{
     Content, Freshness, Merged, NodeId, Protocol, Rejected, Replication, Transmit, is_crowded, is_refused,
 };
@@ -22,6 +22,7 @@ use crate::sync::{Condvar, Mutex};
 use super::canary::{Canary, CanaryAlarm};
 use super::committer::{Commit, Message};
 use super::lag::Lag;
+use super::link::Links;
 use super::receipt::Duty;
 use super::{Engine, Pending, Shared, Store};
 
@@ -67,6 +68,8 @@ pub(super) struct Replicating {
     protocol: Mutex<Protocol>,
     outbox: Mutex<Outbox>,
     lag: Mutex<Lag>,
+    /// Taken before the protocol's lock.
+    pub(super) links: Mutex<Links>,
     pub(super) canary: Mutex<Canary>,
     options: Replication,
     /// Who is told that there is something to be sent.
@@ -182,6 +185,7 @@ impl Store {
             protocol: Mutex::new(Protocol::new(options.clone(), shared.keyring.id(), incarnation)),
             outbox: Mutex::default(),
             lag: Mutex::default(),
+            links: Mutex::default(),
             canary: Mutex::default(),
             options,
             subscribers: Mutex::default(),
@@ -205,9 +209,12 @@ impl Store {
 }
 
 impl Replica {
-    /// Says who the peers are, in place of those before: messages go to them, and are taken from them only.
+    /// Says who the peers are, in place of those before: messages go to them, and are taken from them only. Those of
+    /// [`link`](Self::link)s stay.
     pub fn set_peers(&self, peers: impl IntoIterator<Item = NodeId>) {
-        self.with(|protocol, _, _| protocol.set_peers(peers));
+        let mut links = self.state.links.lock();
+        let peers: Vec<NodeId> = peers.into_iter().collect();
+        self.with(|protocol, _, _| links.set(Links::OWN, peers, protocol));
     }
 
     /// The name of this replica.
@@ -471,14 +478,14 @@ impl Content for Held<'_> {
         let actor = |number: u32| rows.actors.get(number as usize).cloned();
         let of_rows = rows.rows.iter().filter_map(|row| {
             let entry = Entry::Narrow(row.entry(actor(row.actor)));
-            let (digest, locator, shape) = (row.digest, row.locator, row.shape()?);
+            let Identity { locator, digest, shape } = row.identity()?;
             Some(Item { digest, locator, shape, entry, scope: None, label: None })
         });
         self.engine.merge(of_rows.chain(items), self.options.max_retention)
     }
 
-    fn denies(&self, shape: Shape, locator: Locator, digest: Digest) -> bool {
-        let item = self.engine.shared.denylist.item(shape, locator, digest);
+    fn denies(&self, subject: Identity) -> bool {
+        let item = self.engine.shared.denylist.item(subject);
         item.is_some_and(|item| item.entry.denies_outright())
     }
 }
@@ -498,7 +505,7 @@ impl Engine {
             if shared.bin(&item) < horizon {
                 continue;
             }
-            let known = shared.denylist.item(item.shape, item.locator, item.digest).map(|known| known.entry);
+            let known = shared.denylist.item(item.identity()).map(|known| known.entry);
             let joined =
                 known.clone().map_or_else(|| item.entry.clone(), |known| known.joined_with(item.entry.clone()));
             if known.as_ref() == Some(&joined) {

@@ -7,7 +7,7 @@ use crate::audit::{Action, AuditRecord, Outcome, Target};
 use crate::codec::{self, Record};
 use crate::journal::PAYLOAD_BYTES_MAX;
 use crate::model::{
-    Change, Digest, Entry, EntryCause, EpochKind, Epochs, InvalidRevocation, Item, Locator, Mark, NarrowEntry,
+    Change, Digest, Entry, EntryCause, EpochKind, Epochs, Identity, InvalidRevocation, Item, Mark, NarrowEntry,
     Provenance, Retention, Revocation, Subject, Timestamp, WideEntry,
 };
 
@@ -33,8 +33,7 @@ pub(super) enum Command {
 /// A command with everything that does not depend on what is known already.
 struct Prepared {
     command: Command,
-    digest: Digest,
-    locator: Locator,
+    subject: Identity,
     spared: Vec<Digest>,
 }
 
@@ -104,7 +103,7 @@ impl Engine {
             return Err(WriteError::Closed);
         }
         for prepared in &commands {
-            let known = shared.denylist.item(prepared.command.subject().shape(), prepared.locator, prepared.digest);
+            let known = shared.denylist.item(prepared.subject);
             let effect = shared.effect(prepared, known.as_ref().map(|item| &item.entry), now);
             if audit.is_some() {
                 audits.push(shared.audit_record(prepared, effect.as_ref(), now));
@@ -114,7 +113,7 @@ impl Engine {
             codec::encode(&record, &mut payload).map_err(|_| too_large(payload.len()))?;
             if let Record::Entry(item) = record {
                 if is_limited && known.is_none() {
-                    new.insert(prepared.digest);
+                    new.insert(prepared.subject);
                 }
                 if undoes { undo.push(item) } else { denials.push(item) }
             }
@@ -194,9 +193,8 @@ impl Shared {
             }
             spared = revocation.spared().map(|session| self.keyring.digest_of(&session)).collect();
         }
-        let digest = self.keyring.digest_of(command.subject());
-        let locator = self.keyring.locator_of(command.subject());
-        Ok(Prepared { command, digest, locator, spared })
+        let subject = self.keyring.identity_of(command.subject());
+        Ok(Prepared { command, subject, spared })
     }
 
     /// What a command comes to, given what is known of its subject; none if it changes nothing.
@@ -272,17 +270,8 @@ impl Shared {
             _ => subject.tenant_name().map(|tenant| self.keyring.digest_of(&Subject::tenant(tenant))),
         };
         let label = if self.retain_labels { subject.label().map(Into::into) } else { None };
-        Some(Effect {
-            item: Item {
-                digest: prepared.digest,
-                locator: prepared.locator,
-                shape: subject.shape(),
-                entry,
-                scope,
-                label,
-            },
-            undoes,
-        })
+        let Identity { locator, digest, shape } = prepared.subject;
+        Some(Effect { item: Item { digest, locator, shape, entry, scope, label }, undoes })
     }
 
     /// The record for the sinks. Names are in it only where the options retain them.
@@ -296,7 +285,7 @@ impl Shared {
             Command::Enable(_) => Action::Enable,
             Command::Lift(_) => Action::Lift,
         };
-        let mut target = Target::new(subject.kind().as_str(), prepared.digest.to_string());
+        let mut target = Target::new(subject.kind().as_str(), prepared.subject.digest.to_string());
         target.label = name(subject.label());
         target.issuer = name(subject.issuer_name());
         let mut record =

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec;
-use crate::model::{Bin, Digest, Fingerprint, Item, KeyId, Locator, Node, Rows, Shape, Sum, Timestamp};
+use crate::model::{Bin, Fingerprint, Identity, Item, KeyId, Locator, Node, Rows, Sum, Timestamp};
 
 use super::message::{Delta, Envelope, Heartbeat, Known, Message, ORIGINS_MAX};
 use super::origins::Origins;
@@ -48,7 +48,7 @@ pub(crate) trait Content {
     /// Takes in a peer's entries.
     fn merge(&self, rows: Rows, items: Vec<Item>) -> Merged;
     /// Whether whatever names a subject is denied.
-    fn denies(&self, shape: Shape, locator: Locator, digest: Digest) -> bool;
+    fn denies(&self, subject: Identity) -> bool;
 }
 
 /// What became of a peer's entries.
@@ -125,6 +125,8 @@ struct Peer {
     /// Up to which delta of its own it has been told that we hold all.
     told: Option<(u64, u64)>,
     next_heartbeat: Duration,
+    /// Whether it is told news by itself, and not only by a bus.
+    is_direct: bool,
 }
 
 /// The state of a replica towards its peers.
@@ -137,6 +139,8 @@ pub(crate) struct Protocol {
     renewed: Option<Duration>,
     sequence: u64,
     peers: BTreeMap<NodeId, Peer>,
+    /// What goes to everybody at once, by each transport that does so.
+    buses: BTreeMap<u64, Queue>,
     origins: Origins,
     /// Whose turn it is to be sent something.
     turn: Option<NodeId>,
@@ -161,6 +165,7 @@ impl Protocol {
             renewed: None,
             sequence: 0,
             peers: BTreeMap::new(),
+            buses: BTreeMap::new(),
             origins: Origins::default(),
             turn: None,
             random: seed ^ incarnation,
@@ -170,17 +175,41 @@ impl Protocol {
         }
     }
 
-    /// Says who the peers are. What is known of those that stay is kept.
-    pub(crate) fn set_peers(&mut self, peers: impl IntoIterator<Item = NodeId>) {
+    /// Says who the peers are: those that are told news one by one, and others, which hear them by a bus. What is known of
+    /// those that stay is kept.
+    pub(crate) fn set_peers(
+        &mut self,
+        direct: impl IntoIterator<Item = NodeId>,
+        by_bus: impl IntoIterator<Item = NodeId>,
+    ) {
         let mut known = std::mem::take(&mut self.peers);
-        let new = || Peer { allowance: comparison::ALLOWANCE_MIN, ..Peer::default() };
-        for peer in peers {
-            if peer != self.options.node {
-                self.peers.insert(peer, known.remove(&peer).unwrap_or_else(new));
+        let direct = direct.into_iter().map(|peer| (peer, true));
+        for (node, is_direct) in direct.chain(by_bus.into_iter().map(|peer| (peer, false))) {
+            if node != self.options.node && !self.peers.contains_key(&node) {
+                let new = || Peer { allowance: comparison::ALLOWANCE_MIN, ..Peer::default() };
+                let peer = known.remove(&node).unwrap_or_else(new);
+                self.peers.insert(node, Peer { is_direct, ..peer });
             }
         }
         let (peers, trust) = (&self.peers, &self.options.trust);
         self.origins.retain(|origin| is_tracked(peers, trust, *origin));
+    }
+
+    /// From here on news go to a bus too.
+    pub(crate) fn open_bus(&mut self, bus: u64) {
+        self.buses.insert(bus, Queue::default());
+    }
+
+    pub(crate) fn close_bus(&mut self, bus: u64) {
+        self.buses.remove(&bus);
+    }
+
+    /// The next message that a bus is to hand to everybody.
+    pub(crate) fn poll_broadcast(&mut self, bus: u64) -> Option<Arc<[u8]>> {
+        let bytes = self.buses.get_mut(&bus)?.pop()?;
+        self.counts.messages_out += 1;
+        self.counts.bytes_out += bytes.len() as u64;
+        Some(bytes)
     }
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = NodeId> {
@@ -197,25 +226,28 @@ impl Protocol {
             return self.publish(second, wall);
         }
         self.sequence += 1;
-        let is_mesh = self.peers.len() <= MESH_MAX;
+        let direct: Vec<NodeId> = self.direct_peers().collect();
+        let is_mesh = direct.len() <= MESH_MAX;
         let delta = Delta {
             origin: self.options.node,
             incarnation: self.incarnation,
             sequence: self.sequence,
             issued: wall.as_nanos(),
-            hops: if is_mesh { 0 } else { self.hops() },
+            hops: if is_mesh { 0 } else { self.hops(direct.len()) },
             entries,
         };
-        let to = if is_mesh { self.peers().collect() } else { self.some_peers(self.options.fanout, &[]) };
+        let to = if is_mesh { direct } else { self.some(direct, self.options.fanout) };
         self.counts.deltas_out += 1;
-        self.send_all(&to, &Message::Delta(delta));
+        if let Some(bytes) = self.send_all(&to, &Message::Delta(delta)) {
+            self.buses.values_mut().for_each(|bus| bus.push(Arc::clone(&bytes), true));
+        }
     }
 
     /// Through how many hands a delta goes in a cluster of this size, and a few more.
-    fn hops(&self) -> u8 {
+    fn hops(&self, peers: usize) -> u8 {
         let fanout = self.options.fanout.max(2);
         let (mut reached, mut hops) = (1_usize, 0_u8);
-        while reached < self.peers.len() {
+        while reached < peers {
             reached = reached.saturating_mul(fanout);
             hops += 1;
         }
@@ -243,7 +275,8 @@ impl Protocol {
     }
 
     /// Asks some peers whether they deny a subject.
-    pub(crate) fn probe(&mut self, to: &[NodeId], number: u64, shape: Shape, locator: Locator, digest: Digest) {
+    pub(crate) fn probe(&mut self, to: &[NodeId], number: u64, subject: Identity) {
+        let Identity { locator, digest, shape } = subject;
         self.send_all(to, &Message::Probe { number, shape, locator, digest });
     }
 
@@ -272,12 +305,12 @@ impl Protocol {
 
     /// Whether anything is to be sent.
     pub(crate) fn has_output(&self) -> bool {
-        self.peers.values().any(|peer| !peer.queue.is_empty())
+        self.peers.values().map(|peer| &peer.queue).chain(self.buses.values()).any(|queue| !queue.is_empty())
     }
 
     /// How many messages found no room in the queues.
     pub(crate) fn dropped(&self) -> u64 {
-        self.peers.values().map(|peer| peer.queue.dropped).sum()
+        self.peers.values().map(|peer| &peer.queue).chain(self.buses.values()).map(|queue| queue.dropped).sum()
     }
 
     /// The time of which it is known that all was held that should be; none if it never was.
@@ -363,7 +396,7 @@ impl Protocol {
                 self.take_in(from, &entries, now, content)?;
             }
             Message::Probe { number, shape, locator, digest } => {
-                let denied = content.denies(shape, locator, digest);
+                let denied = content.denies(Identity { locator, digest, shape });
                 self.send(from, &Message::Denied { number, denied });
             }
             Message::Denied { number, denied } => {
@@ -407,7 +440,8 @@ impl Protocol {
         let issued = Timestamp::from_nanos(delta.issued);
         if delta.hops > 0 {
             delta.hops -= 1;
-            let to = self.some_peers(self.options.fanout, &[from, origin]);
+            let others = self.direct_peers().filter(|peer| *peer != from && *peer != origin).collect();
+            let to = self.some(others, self.options.fanout);
             self.send_all(&to, &Message::Delta(delta));
         }
         Ok(Some(issued))
@@ -505,7 +539,7 @@ impl Protocol {
                 self.send_heartbeat(to, now, content, is_new);
             }
         } else if !due.is_empty() {
-            for to in self.some_peers(self.options.fanout, &[]) {
+            for to in self.some(self.peers().collect(), self.options.fanout) {
                 self.send_heartbeat(to, now, content, true);
             }
             let next = now + self.options.heartbeat;
@@ -555,19 +589,23 @@ impl Protocol {
         self.send_all(&[to], message);
     }
 
-    fn send_all(&mut self, to: &[NodeId], message: &Message) {
-        let Some(bytes) = self.envelope.seal(message) else { return };
-        let bytes: Arc<[u8]> = bytes.into();
+    /// Gives the bytes that are sent.
+    fn send_all(&mut self, to: &[NodeId], message: &Message) -> Option<Arc<[u8]>> {
+        let bytes: Arc<[u8]> = self.envelope.seal(message)?.into();
         for to in to {
             if let Some(peer) = self.peers.get_mut(to) {
                 peer.queue.push(Arc::clone(&bytes), message.is_urgent());
             }
         }
+        Some(bytes)
     }
 
-    /// Some peers, but for these.
-    fn some_peers(&mut self, count: usize, except: &[NodeId]) -> Vec<NodeId> {
-        let mut peers: Vec<NodeId> = self.peers().filter(|peer| !except.contains(peer)).collect();
+    fn direct_peers(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.iter().filter(|(_, peer)| peer.is_direct).map(|(id, _)| *id)
+    }
+
+    /// Some of these peers.
+    fn some(&mut self, mut peers: Vec<NodeId>, count: usize) -> Vec<NodeId> {
         let mut some = Vec::new();
         while some.len() < count && !peers.is_empty() {
             // SplitMix64.
