@@ -5,6 +5,7 @@
 //! it says "maybe", the subjects are looked up one by one.
 
 use std::cell::OnceCell;
+use std::time::Duration;
 
 use crate::denylist::FilterView;
 use crate::model::{
@@ -91,7 +92,7 @@ impl Shared {
         let may_be_held = self.may_hold(presented);
         // Most credentials are let in here. What is left costs more in any case.
         let now = || self.clock.coarse_wall();
-        if !may_be_held && self.is_surely_clear(presented, now) {
+        if !may_be_held && self.is_surely_clear(presented, now, || self.clock.boot()) {
             return Verdict::Clear;
         }
         self.judge(presented, may_be_held, now)
@@ -103,12 +104,14 @@ impl Shared {
         verdicts.reserve(credentials.len());
         let now = OnceCell::new();
         let now = || *now.get_or_init(|| self.clock.coarse_wall());
+        let boot = OnceCell::new();
+        let boot = || *boot.get_or_init(|| self.clock.boot());
         for batch in credentials.chunks(BATCH) {
             let held = self.may_hold_each(batch);
             for (index, credential) in batch.iter().enumerate() {
                 let presented = Presented::alone(credential);
                 let may_be_held = held >> index & 1 != 0;
-                let is_clear = !may_be_held && self.is_surely_clear(presented, now);
+                let is_clear = !may_be_held && self.is_surely_clear(presented, now, boot);
                 verdicts.push(if is_clear { Verdict::Clear } else { self.judge(presented, may_be_held, now) });
             }
         }
@@ -192,8 +195,13 @@ impl Shared {
 
     /// Whether a quick look settles that a credential that no entry denies is clear by every rule.
     #[inline]
-    fn is_surely_clear(&self, presented: Presented<'_>, now: impl FnOnce() -> Timestamp) -> bool {
-        if self.is_doubtful(presented) {
+    fn is_surely_clear(
+        &self,
+        presented: Presented<'_>,
+        now: impl FnOnce() -> Timestamp,
+        boot: impl FnOnce() -> Duration,
+    ) -> bool {
+        if self.is_doubtful(presented, boot) {
             return false;
         }
         // The time matters to what is dated, and to everything where age is limited.
@@ -212,10 +220,8 @@ impl Shared {
 
     /// Whether "nothing denies it" may not be enough to let it in.
     #[inline]
-    fn is_doubtful(&self, presented: Presented<'_>) -> bool {
-        self.is_closed()
-            || !presented.credential.is_whole(self.policy.required)
-            || self.gate.doubt(|| self.clock.boot()).is_some()
+    fn is_doubtful(&self, presented: Presented<'_>, boot: impl FnOnce() -> Duration) -> bool {
+        self.is_closed() || !presented.credential.is_whole(self.policy.required) || self.gate.doubt(boot).is_some()
     }
 
     /// What entries and rules say of a credential.
