@@ -47,15 +47,15 @@
 //! | limit the age of sessions | [`Options::max_credential_age`], per tenant too |
 //! | know why | [`Store::explain`], [`Store::list`], [`audit`] |
 //! | act for one tenant | [`Store::tenant`] |
-//! | share revocations with other processes | [`Store::replicate`], [`Replica`] |
+//! | share revocations with other processes | [`Store::replicate`], and an engine of `wire`: features `gossip`, `redis`, `nats` |
 //! | know that others hold a revocation | [`Replica::wait_until_held`]; [`Replica::start_canary`] tries the whole way |
 //! | keep a copy, or save what a lost disk held | [`Store::backup`] |
 //! | look at a store, or save what is readable of a damaged one | [`verify`], [`salvage`] |
 //!
 //! # What it is not
 //!
-//! It does not parse or verify tokens, keep sessions, or decide what somebody may do. It brings no network: replicas are
-//! state machines, whose messages a transport of yours carries.
+//! It does not parse or verify tokens, keep sessions, or decide what somebody may do. Without features
+//! it brings no network: replicas are state machines, whose messages an engine carries, or a transport of yours.
 //!
 //! # How it is built
 //!
@@ -73,6 +73,7 @@
 //! | `replication` | the protocol between replicas: messages in, messages out |
 //! | [`audit`] | records of every change, and sinks for them |
 //! | `store` | the one write path, the check, maintenance |
+//! | `wire` | engines that carry messages between replicas, each behind a feature |
 //!
 //! The [`manual`] says what the words mean, what is on disk, and why.
 
@@ -88,6 +89,8 @@ mod replication;
 pub mod storage;
 mod store;
 mod sync;
+#[cfg(any(feature = "gossip", feature = "redis", feature = "nats"))]
+pub mod wire;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use journal::{Damage, FileError, FileSummary, RecoveryError, RecoveryReport};

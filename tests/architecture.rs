@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Each module of `ls src`, and the modules that it may import. Data flows one way: upwards in this list.
 const LAYERS: [(&str, &[&str]); 11] = [
@@ -22,6 +23,9 @@ const LAYERS: [(&str, &[&str]); 11] = [
     // Prose only.
     ("manual", &[]),
 ];
+
+/// What stands at the edge: behind features, and on what anybody outside could use.
+const EDGES: [&str; 1] = ["wire"];
 
 fn files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
@@ -74,8 +78,22 @@ fn imports_point_one_way() {
 }
 
 #[test]
+fn edges_use_what_is_public() {
+    for edge in EDGES {
+        for file in files(&sources().join(edge)) {
+            for name in imported(&fs::read_to_string(&file).unwrap()) {
+                let is_inside =
+                    LAYERS.iter().any(|(module, _)| *module == name && name != "audit" && name != "storage");
+                assert!(!is_inside, "{} imports crate::{name}, which is not public", file.display());
+            }
+        }
+    }
+}
+
+#[test]
 fn every_module_has_its_place() {
-    let expected: BTreeSet<_> = LAYERS.iter().map(|(module, _)| (*module).to_owned()).chain(["lib".into()]).collect();
+    let layers = LAYERS.iter().map(|(module, _)| *module);
+    let expected: BTreeSet<_> = layers.chain(EDGES).chain(["lib"]).map(str::to_owned).collect();
     let found: BTreeSet<_> = fs::read_dir(sources())
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
@@ -98,7 +116,9 @@ fn bincode_is_confined_to_the_codec_and_time_to_the_clock() {
         let is = |name: &str| file.ends_with(name);
         assert!(is("codec.rs") || !code().any(|line| line.contains("bincode")), "{}", file.display());
         let reads_time = code().any(|line| line.contains("clock_gettime") || line.contains("::now()"));
-        assert!(is("clock.rs") || !reads_time, "{}", file.display());
+        // Networks have timeouts: engines ask the clock of their runtime.
+        let is_edge = EDGES.iter().any(|edge| file.starts_with(sources().join(edge)));
+        assert!(is("clock.rs") || is_edge || !reads_time, "{}", file.display());
     }
 }
 
@@ -111,4 +131,61 @@ fn every_direct_dependency_says_why_it_is_there() {
     for pair in lines.windows(2) {
         assert!(pair[1].starts_with('#') || pair[0].starts_with('#'), "{} has no reason", pair[1]);
     }
+}
+
+/// What comes with the crate without features, on Linux: whatever features bring, it stays this.
+const DEFAULT_TREE: [&str; 39] = [
+    "arrayvec",
+    "bincode",
+    "bitflags",
+    "blake3",
+    "cfg-if",
+    "constant_time_eq",
+    "cpufeatures",
+    "crossbeam-channel",
+    "crossbeam-utils",
+    "dashmap",
+    "errno",
+    "getrandom",
+    "hashbrown",
+    "humantime",
+    "itoa",
+    "libc",
+    "linux-raw-sys",
+    "lock_api",
+    "memchr",
+    "once_cell",
+    "parking_lot",
+    "parking_lot_core",
+    "proc-macro2",
+    "quote",
+    "rustix",
+    "scopeguard",
+    "serde",
+    "serde_core",
+    "serde_derive",
+    "serde_json",
+    "smallvec",
+    "syn",
+    "thiserror",
+    "thiserror-impl",
+    "unicode-ident",
+    "unty",
+    "xxhash-rust",
+    "zeroize",
+    "zmij",
+];
+
+#[test]
+fn features_bring_nothing_to_those_who_do_not_ask_for_them() {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--edges", "normal", "--locked", "--offline", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let found: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    let expected: BTreeSet<&str> = DEFAULT_TREE.into_iter().chain(["rescind"]).collect();
+    assert_eq!(found, expected);
 }

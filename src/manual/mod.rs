@@ -6,6 +6,7 @@
 //! - [`operations`]: running it: durability, errors, clocks, audit, backups
 //! - [`faults`]: what may go wrong, what then happens, which test backs it, and what is not promised
 //! - [`replication`](mod@replication): how replicas agree, how they know that they do, and the messages byte by byte
+//! - [`wires`]: the engines that carry their messages: gossip, Redis, NATS
 //! - [`performance`]: where the time and the memory go
 //! - [`threats`]: the threat model by boundary
 //! - [`decisions`]: where the design could have gone another way, and why it did not
@@ -27,6 +28,9 @@ pub mod faults {}
 
 #[doc = include_str!("replication.md")]
 pub mod replication {}
+
+#[doc = include_str!("wires.md")]
+pub mod wires {}
 
 #[doc = include_str!("performance.md")]
 pub mod performance {}

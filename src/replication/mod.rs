@@ -76,6 +76,12 @@ impl ClusterId {
     }
 }
 
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
 fn hash(context: &str, name: &str) -> [u8; 16] {
     let mut hash = [0; 16];
     let mut hasher = blake3::Hasher::new_derive_key(context);

@@ -15,7 +15,7 @@ use crate::clock::Reading;
 use crate::codec::{self, Record};
 use crate::model::{Bin, Cause, Entry, Fingerprint, Identity, Item, Locator, Node, Rows, Sum, Timestamp};
 use crate::replication::{
-    Content, Freshness, Merged, NodeId, Protocol, Rejected, Replication, Transmit, is_crowded, is_refused,
+    ClusterId, Content, Freshness, Merged, NodeId, Protocol, Rejected, Replication, Transmit, is_crowded, is_refused,
 };
 use crate::sync::{Condvar, Mutex};
 
@@ -221,6 +221,12 @@ impl Replica {
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.state.options.node
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.state.options.cluster
     }
 
     /// The store.
