@@ -330,15 +330,15 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "clear_from_a_closed_store",
         file: "src/store/check.rs",
-        right: "self.is_closed()\n            || !presented.credential.is_whole(self.policy.required)\n            || self.gate.doubt(|| self.clock.boot()).is_some()",
-        wrong: "!presented.credential.is_whole(self.policy.required)",
+        right: "self.is_closed() || !presented.credential.is_whole(self.policy.required) || self.gate.doubt(boot).is_some()",
+        wrong: "!presented.credential.is_whole(self.policy.required) || self.gate.doubt(boot).is_some()",
         caught_by: ("properties", "only_clear"),
     },
     Bug {
         name: "clear_without_a_required_claim",
         file: "src/store/check.rs",
-        right: "self.is_closed()\n            || !presented.credential.is_whole(self.policy.required)\n            || self.gate.doubt(|| self.clock.boot()).is_some()",
-        wrong: "self.is_closed()",
+        right: "self.is_closed() || !presented.credential.is_whole(self.policy.required) || self.gate.doubt(boot).is_some()",
+        wrong: "self.is_closed() || self.gate.doubt(boot).is_some()",
         caught_by: ("properties", "only_clear"),
     },
     Bug {
