@@ -43,6 +43,7 @@
 //! | lock someone out until further notice | [`Store::disable`], [`Store::enable`] |
 //! | take something back | [`Store::lift`] |
 //! | do it from async code | [`Store::submit`], which gives a `Future` |
+//! | close a live connection when it is revoked | [`Store::watch`], which gives a `Future` |
 //! | do many at once | [`Store::revoke_many`] |
 //! | limit the age of sessions | [`Options::max_credential_age`], per tenant too |
 //! | know why | [`Store::explain`], [`Store::list`], [`audit`] |
@@ -104,7 +105,7 @@ pub use store::{
     Acknowledgement, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact, Link,
     MaintenanceReport, OpenError, Options, PeerStats, Pending, Position, Receipt, Replica, ReplicaStats,
     ReplicateError, SalvageError, SalvageReport, SnapshotError, SnapshotReport, Stats, Store, TenantStore,
-    Verification, VerifyError, WriteError, salvage, salvage_on, verify, verify_on,
+    Verification, VerifyError, Watch, WriteError, salvage, salvage_on, verify, verify_on,
 };
 
 /// The README's examples are tests.

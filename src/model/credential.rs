@@ -252,6 +252,47 @@ impl<'a> From<&'a Vec<String>> for Groups<'a> {
     }
 }
 
+/// A credential that borrows nothing.
+#[derive(Debug)]
+pub(crate) struct OwnedCredential {
+    credential: Credential<'static>,
+    groups: Vec<String>,
+}
+
+impl OwnedCredential {
+    pub(crate) fn of(credential: &Credential<'_>) -> Self {
+        let groups = credential.groups.iter().map(str::to_owned).collect();
+        Self { credential: credential.rebuilt(|text| Cow::Owned(text.to_owned()), Groups::default()), groups }
+    }
+
+    pub(crate) fn borrowed(&self) -> Credential<'_> {
+        self.credential.rebuilt(Cow::Borrowed, Groups::from(&self.groups))
+    }
+}
+
+impl Credential<'_> {
+    /// The same credential, with texts that are kept in another way.
+    fn rebuilt<'b, 's>(&'s self, text: impl Fn(&'s str) -> Cow<'b, str>, groups: Groups<'b>) -> Credential<'b> {
+        let text = |kept: &'s Option<Cow<'_, str>>| kept.as_deref().map(&text);
+        Credential {
+            shapes: self.shapes,
+            present: self.present,
+            malformed: self.malformed,
+            latest: self.latest,
+            earliest_end: self.earliest_end,
+            ids: self.ids.each_ref().map(text),
+            kinds: self.kinds,
+            issued_at: self.issued_at,
+            auth_time: self.auth_time,
+            session_start: self.session_start,
+            expires_at: self.expires_at,
+            issuer: text(&self.issuer),
+            groups,
+            opaque: self.opaque,
+        }
+    }
+}
+
 impl<'a> Credential<'a> {
     /// A credential without claims.
     #[inline]

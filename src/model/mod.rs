@@ -17,8 +17,8 @@ mod time;
 mod verdict;
 
 pub(crate) use content::{Bin, ContentHasher, Fingerprint, Node, Sum};
-pub(crate) use credential::Claims;
 pub use credential::{Claim, Credential, Groups};
+pub(crate) use credential::{Claims, OwnedCredential};
 pub(crate) use entry::{Cause as EntryCause, Entry, Epochs, Item, Mark, NarrowEntry, WideEntry};
 pub use identity::{Digest, Key, KeyId};
 pub use provenance::{ACTOR_BYTES_MAX, Actor, ActorKind, Channel, InitiatingEntity, NOTE_BYTES_MAX, Reason};

@@ -43,6 +43,7 @@ impl Engine {
     fn maintain(&self) -> MaintenanceReport {
         let counters = &self.shared.counters;
         let forgotten = self.shared.forget();
+        self.shared.watchers.notify();
         let filter_rebuilt = self.fit_filter();
         let log_bytes = counters.log_bytes.load(Ordering::Relaxed);
         let snapshot_bytes = counters.snapshot_bytes.load(Ordering::Relaxed);

@@ -23,6 +23,7 @@ mod salvage;
 mod snapshot;
 mod stats;
 mod tenant;
+mod watch;
 mod write;
 
 use std::path::Path;
@@ -52,6 +53,7 @@ pub use salvage::{SalvageError, SalvageReport, Verification, VerifyError, salvag
 pub use snapshot::SnapshotReport;
 pub use stats::Stats;
 pub use tenant::TenantStore;
+pub use watch::Watch;
 
 use auditing::AuditQueue;
 use check::Presented;
@@ -59,6 +61,7 @@ use committer::Message;
 use maintenance::{Maintainer, Retries};
 use replica::{Gate, Replicating};
 use snapshot::Snapshotter;
+use watch::Watchers;
 use write::Command;
 
 /// Revocations, remembered and answered for from this process's own memory. Cheap to clone; clones share one store.
@@ -106,6 +109,7 @@ struct Shared {
     capacity: usize,
     recovery: RecoveryReport,
     counters: Counters,
+    watchers: Watchers,
 }
 
 /// What changes the store. Dropping it closes the store.

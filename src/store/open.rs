@@ -17,7 +17,9 @@ use super::maintenance::{Maintainer, Retries};
 use super::receipt::committer_panicked;
 use super::replica::Gate;
 use super::snapshot::Snapshotter;
-use super::{Acknowledgement, CloseError, Counters, Durability, Engine, OpenError, Options, Shared, Store, auditing};
+use super::{
+    Acknowledgement, CloseError, Counters, Durability, Engine, OpenError, Options, Shared, Store, Watchers, auditing,
+};
 
 /// Up to so many entries, one thread fills the filter.
 const ALONE: usize = 1 << 18;
@@ -147,6 +149,7 @@ impl Engine {
             let _writing = self.writing.lock();
             self.shared.closed.store(true, Ordering::Release);
         }
+        self.shared.watchers.close();
         let threads = std::mem::take(&mut *self.threads.lock());
         if let Some(maintainer) = threads.maintainer {
             maintainer.stop();
@@ -208,6 +211,7 @@ impl Shared {
             capacity: options.capacity,
             recovery,
             counters: Counters::default(),
+            watchers: Watchers::default(),
         }
     }
 

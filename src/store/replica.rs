@@ -559,10 +559,12 @@ impl Engine {
                 // If the committer is gone, writers are told.
                 commits.send(Message::Commit(commit)).ok();
                 self.shared.denylist.join_all(denials);
+                self.shared.watchers.notify();
                 undoes.then_some(pending)
             }
             _ => {
                 self.shared.denylist.join_all(denials.into_iter().chain(undo));
+                self.shared.watchers.notify();
                 None
             }
         }

@@ -43,6 +43,8 @@ pub struct Stats {
     pub unsaved: u64,
     /// Audit records that a sink did not take, since the store was opened. Alarm on any.
     pub audit_failures: u64,
+    /// How many credentials are [watched](Store::watch).
+    pub watches: usize,
     /// The time by which entries are forgotten: what the wall clock says and the boot clock bears out.
     pub borne_out_time: Timestamp,
     /// What was found when the store was opened.
@@ -72,6 +74,7 @@ impl Store {
             write_error: counters.poison.lock().as_ref().map(ToString::to_string),
             unsaved: counters.unsaved(),
             audit_failures: load(&counters.audit_failures),
+            watches: shared.watchers.len(),
             borne_out_time: shared.reading().wall,
             recovery: shared.recovery.clone(),
         }

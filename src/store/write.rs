@@ -171,6 +171,7 @@ impl Shared {
         let replicating = self.replicating.get().filter(|_| is_own && !items.is_empty());
         let copies = replicating.map(|_| items.clone());
         self.denylist.join_all(items);
+        self.watchers.notify();
         if let (Some(replicating), Some(copies)) = (replicating, copies) {
             replicating.publish(copies);
         }

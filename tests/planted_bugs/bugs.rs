@@ -592,6 +592,27 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: ("replication", "what_has_expired"),
     },
     Bug {
+        name: "who_watches_is_not_told",
+        file: "src/store/write.rs",
+        right: "self.watchers.notify();",
+        wrong: "",
+        caught_by: ("watch", "of_very_many"),
+    },
+    Bug {
+        name: "who_watches_is_not_told_by_peers",
+        file: "src/store/replica.rs",
+        right: "self.shared.denylist.join_all(denials.into_iter().chain(undo));\n                self.shared.watchers.notify();",
+        wrong: "self.shared.denylist.join_all(denials.into_iter().chain(undo));",
+        caught_by: ("watch", "what_a_peer"),
+    },
+    Bug {
+        name: "who_watches_a_closed_store_waits",
+        file: "src/store/open.rs",
+        right: "self.shared.watchers.close();",
+        wrong: "",
+        caught_by: ("watch", "who_watches_a_store"),
+    },
+    Bug {
         name: "sums_keep_what_has_changed",
         file: "src/denylist/digests.rs",
         right: "sums.total.subtract(sum);",
