@@ -25,6 +25,7 @@ let wire = Redis::new("rediss://:password@redis.internal").start(&replica)?;
 //! that links it need not be. What it does, fails at and gives up is told by [`Wire::stats`]; nothing is printed. Whatever
 //! it loses, the protocol repairs, and whatever it cannot reach makes the replica stale rather than wrong.
 
+mod backoff;
 mod driver;
 #[cfg(feature = "gossip")]
 pub mod gossip;

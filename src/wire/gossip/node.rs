@@ -13,12 +13,12 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt,
 };
-use rand::RngExt;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use crate::NodeId;
 
+use super::super::backoff::Backoff;
 use super::super::driver::{Inbound, Outlet};
 use super::super::{Counters, WireError};
 use super::Gossip;
@@ -46,8 +46,10 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(120);
 const CONNECTIONS_UNVALIDATED: usize = 512;
 /// A connection on which nothing came for so long is given up.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// How long to wait before dialling again: at first, and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Before somebody is dialled again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+/// How often the names of seeds are looked up: while nobody is connected, and otherwise.
+const LOOKUPS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// For how long whoever was a member stays a peer, and for how long it is dialled.
 const PEER_FOR: Duration = Duration::from_secs(60);
 const DIALLED_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -101,14 +103,19 @@ enum Event {
 }
 
 /// Where somebody may be.
-#[derive(Default)]
 struct Target {
     /// The attempt that is under way, or the next.
     is_dialling: bool,
     next: Option<Instant>,
-    failures: u32,
+    backoff: Backoff,
     /// It is this replica itself.
     is_own: bool,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self { is_dialling: false, next: None, backoff: BACKOFF, is_own: false }
+    }
 }
 
 /// A connection that was made from here.
@@ -278,7 +285,7 @@ impl Node {
 
     /// Has the names of seeds looked up, now and then: what they stand for may change.
     fn resolve(&mut self, now: Instant, events: &mpsc::Sender<Event>) {
-        let pause = if self.connections.is_empty() { BACKOFF.1 / 5 } else { BACKOFF.1 * 6 };
+        let pause = if self.connections.is_empty() { LOOKUPS.0 } else { LOOKUPS.1 };
         if self.options.seeds.is_empty() || self.resolved.is_some_and(|at| now.duration_since(at) < pause) {
             return;
         }
@@ -313,12 +320,12 @@ impl Node {
                         connection.close(CLOSE_REFUSED, b"that is myself");
                     }
                     Ok((id, connection)) => {
-                        (target.failures, target.next) = (0, None);
+                        target.backoff.reset();
+                        target.next = None;
                         self.connected(id, connection, events);
                     }
                     Err(error) => {
-                        target.failures = target.failures.saturating_add(1);
-                        target.next = Some(Instant::now() + backoff(target.failures));
+                        target.next = Some(Instant::now() + target.backoff.next());
                         self.counters.failed(format!("{address}: {error}"));
                     }
                 }
@@ -552,13 +559,6 @@ fn is_refusal(error: &ConnectionError) -> bool {
         error,
         ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) | ConnectionError::VersionMismatch
     )
-}
-
-fn backoff(failures: u32) -> Duration {
-    let (first, most) = BACKOFF;
-    let longest = first.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(most);
-    // Half of it is up to chance, so that a cluster that starts at once does not dial at once.
-    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 fn dial(endpoint: &Endpoint, client: &ClientConfig, address: SocketAddr, events: mpsc::Sender<Event>) {

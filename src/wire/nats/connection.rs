@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{ClusterId, NodeId};
 
+use super::super::backoff::Backoff;
 use super::super::driver::Inbound;
 use super::super::{Counters, WireError};
 use super::outbox::Outbox;
@@ -43,9 +44,8 @@ const PING: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long one waits before the next attempt to connect: at first, and at most.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Before the next attempt to connect.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 /// A connection that lasted so long was a good one.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// How long it may take to say goodbye.
@@ -179,7 +179,7 @@ impl Connection {
 
     fn run(mut self, first: Runtime, stopped: &watch::Receiver<bool>, woken: &Receiver<()>) {
         let mut runtime = Some(first);
-        let mut pause = PAUSE_MIN;
+        let mut backoff = BACKOFF;
         loop {
             match runtime.take().map_or_else(new_runtime, Ok) {
                 Ok(runtime) => {
@@ -193,7 +193,7 @@ impl Connection {
                         return;
                     }
                     if begun.elapsed() >= GOOD_AFTER {
-                        pause = PAUSE_MIN;
+                        backoff.reset();
                     }
                 }
                 Err(error) => self.counters.failed(format!("cannot start a runtime: {error}")),
@@ -202,12 +202,7 @@ impl Connection {
             if let Some(peers) = self.peers.changed(now) {
                 self.inbound.try_send(Inbound::Peers(peers.clone())).is_ok().then(|| self.peers.told = peers);
             }
-            // Somewhere in the second half of it: not all come at once.
-            let mut random = [0; 1];
-            getrandom::fill(&mut random).ok();
-            let part = pause / 2 + pause / 512 * u32::from(random[0]);
-            pause = (pause * 2).min(PAUSE_MAX);
-            if woken.recv_timeout(part) == Err(crossbeam_channel::RecvTimeoutError::Disconnected) {
+            if woken.recv_timeout(backoff.next()) == Err(crossbeam_channel::RecvTimeoutError::Disconnected) {
                 return;
             }
         }

@@ -263,25 +263,6 @@ fn greet(address: &Address, mut socket: Socket) -> io::Result<Stream> {
     Ok(Stream::Tls(Box::new(StreamOwned::new(connection, socket))))
 }
 
-/// How long to wait before trying again: up to 50 ms at first, and twice as long each time, up to 5 seconds; at random within
-/// the upper half of that, so that those who were cut off together do not come back together.
-#[derive(Default)]
-pub(super) struct Backoff {
-    pub(super) failures: u32,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(50);
-    const LONGEST: Duration = Duration::from_secs(5);
-
-    pub(super) fn next(&mut self) -> Duration {
-        let at_most = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(Self::LONGEST);
-        self.failures = self.failures.saturating_add(1);
-        let random = getrandom::u32().unwrap_or(u32::MAX);
-        at_most.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
-    }
-}
-
 /// Which server one speaks to: another if it was restarted, or a replica of it took over.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Server {

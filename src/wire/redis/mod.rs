@@ -79,9 +79,12 @@ use crate::{ClusterId, NodeId, Replica};
 use self::connection::{Address, Failure};
 use self::reader::Reader;
 use self::writer::Writer;
+use super::backoff::Backoff;
 use super::driver::{self, Outlet};
 use super::{Counters, Engine, Wire, WireError};
 
+/// Before it is connected to again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 /// How many messages for everybody may wait for the thread that writes.
 const NEWS_MAX: usize = 1024;
 /// How many addressed messages may; most are of 64 KiB at most.

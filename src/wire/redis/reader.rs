@@ -11,8 +11,8 @@ use redis::Value;
 use crate::NodeId;
 use crate::wire::driver::Inbound;
 
-use super::connection::{Address, Backoff, Connection, Failure, PATIENCE, Server, accepted, list, text};
-use super::{Keys, Shared, Side, Stop};
+use super::connection::{Address, Connection, Failure, PATIENCE, Server, accepted, list, text};
+use super::{BACKOFF, Backoff, Keys, Shared, Side, Stop};
 
 /// How many messages of a stream are read at once.
 const COUNT: u32 = 256;
@@ -202,7 +202,7 @@ impl Reader {
 
     /// Until the engine stops.
     pub(super) fn run(mut self, channels: &Channels) {
-        let mut backoff = Backoff::default();
+        let mut backoff = BACKOFF;
         let address = Arc::clone(&self.address);
         loop {
             let Err(End::Failed(failure)) = self.serve(&address, channels, &mut backoff) else { return };
@@ -211,7 +211,7 @@ impl Reader {
             }
             self.shared.failed(Side::Reading, &failure);
             // A connection that is soon made again is no reason to forget who is there.
-            let is_told = backoff.failures == 0 || self.announce(channels, BTreeSet::new()).is_ok();
+            let is_told = !backoff.has_failed() || self.announce(channels, BTreeSet::new()).is_ok();
             if !is_told || self.stop.within(backoff.next()) {
                 return;
             }
@@ -225,7 +225,7 @@ impl Reader {
         self.check(&mut connection, channels)?;
         self.shared.counters.add(&self.shared.counters.connects, 1);
         self.shared.set_up(Side::Reading, true);
-        backoff.failures = 0;
+        backoff.reset();
         let checks = tick(CHECK_EVERY);
         while !self.stop.is_due() {
             if checks.try_recv().is_ok() {

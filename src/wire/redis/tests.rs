@@ -1,4 +1,3 @@
-use super::connection::Backoff;
 use super::reader::{Extent, Fate, Id, node};
 use super::*;
 
@@ -156,14 +155,4 @@ fn a_stream_that_took_the_place_of_another_is_seen_though_it_has_been_written_to
         assert_eq!(Fate::of(extent(Some(30), 9, 9), (id(90), 9), before), Fate::Whole);
         assert_eq!(Fate::of(extent(Some(30), 9, 9), (id(90), 10), before), Fate::Begun);
     }
-}
-
-#[test]
-fn the_waits_grow_up_to_five_seconds() {
-    let mut backoff = Backoff::default();
-    let waits: Vec<Duration> = (0..40).map(|_| backoff.next()).collect();
-    let millis = Duration::from_millis;
-    assert!((millis(25)..=millis(50)).contains(&waits[0]), "{waits:?}");
-    assert!((millis(50)..=millis(100)).contains(&waits[1]), "{waits:?}");
-    assert!(waits[8..].iter().all(|wait| (millis(2500)..=millis(5000)).contains(wait)), "{waits:?}");
 }

@@ -10,9 +10,9 @@ use crossbeam_channel::{Receiver, Sender, after, select, tick};
 use crate::NodeId;
 use crate::wire::driver::Inbound;
 
-use super::connection::{Address, Backoff, Connection, Failure, PATIENCE, Server, accepted};
+use super::connection::{Address, Connection, Failure, PATIENCE, Server, accepted};
 use super::outbox::Outbox;
-use super::{Keys, Shared, Side, Stop};
+use super::{BACKOFF, Backoff, Keys, Shared, Side, Stop};
 
 /// How many bytes, more or less, are written before the replies are read.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -65,7 +65,7 @@ impl Writer {
 
     /// Until the engine stops.
     pub(super) fn run(mut self, channels: &Channels) {
-        let mut backoff = Backoff::default();
+        let mut backoff = BACKOFF;
         let address = Arc::clone(&self.address);
         loop {
             let served = self.serve(&address, channels, &mut backoff);
@@ -110,13 +110,13 @@ impl Writer {
                     recv(ticks) -> _ => {
                         self.outbox.tick();
                         connection.ask_one(&redis::cmd("PING"))?;
-                        backoff.failures = 0;
+                        backoff.reset();
                     }
                 }
             }
             self.fill(channels);
             self.write(&mut connection)?;
-            backoff.failures = 0;
+            backoff.reset();
             if self.shared.is_waited_for.swap(false, Ordering::Relaxed) {
                 // If there is no room for this, it is not asleep.
                 channels.driver.try_send(Inbound::Room).ok();
