@@ -152,7 +152,6 @@ fn drop_25() -> Outcome {
 fn partition() -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let Some((network, mut nodes)) = in_network(folder.path(), 5) else { return no_network() };
-    let mut healed = Outcome::Told;
     for _ in 0..scale().min(3) {
         network.part(2);
         for round in 0..12 {
@@ -172,20 +171,16 @@ fn partition() -> Outcome {
     nodes.revoke(4, 50);
     thread::sleep(STALE_AFTER * 2);
     network.heal();
-    if let Outcome::Told = healed {
-        healed = nodes.converge();
-    }
-    healed
+    nodes.converge()
 }
 
 fn narrow() -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let Some((network, mut nodes)) = in_network(folder.path(), 3) else { return no_network() };
     network.narrow(2, 256);
-    for _ in 0..scale() {
-        nodes.revoke(0, 2_500);
-        nodes.revoke(2, 200);
-    }
+    // It takes the path about a quarter of a minute; more would only take longer.
+    nodes.revoke(0, 2_500);
+    nodes.revoke(2, 200);
     nodes.converge()
 }
 
