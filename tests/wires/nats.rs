@@ -194,10 +194,13 @@ fn restart_empty(broker: Broker) -> Outcome {
     let nats = broker.nats();
     let cluster = Cluster::start(NODES, |replica| start(&nats, replica));
     let wipe = || std::fs::remove_dir_all(broker.data()).unwrap();
+    // For longer than is revoked after the server is killed: so many messages there are not again but by being published again.
+    revoke_for(&cluster, Duration::from_millis(1_500));
+    let published = broker.stream_info().state.messages;
     let _server = die_and_return(&broker, server, &cluster, wipe);
     wait_until("all have noticed", PATIENCE, || all_stats(&cluster).all(|stats| stats.resets > 0));
     // What was published shortly before is there again.
-    wait_until("it is published again", PATIENCE, || broker.stream_info().state.messages > 1000);
+    wait_until("it is published again", PATIENCE, || broker.stream_info().state.messages > published);
     cluster.converge(PATIENCE)
 }
 
@@ -251,11 +254,12 @@ fn recreated(broker: Broker) -> Outcome {
     });
     assert_ne!(broker.stream_info().created, before.created);
     wait_until("all have noticed", PATIENCE, || all_stats(&cluster).all(|stats| stats.resets > 0));
-    // And once more, with nobody to make it again but the replicas.
+    // And once more, with nobody to make it again but the replicas. What was published is far more than what comes now.
+    let published = broker.stream_info().state.messages;
     broker.administer(async |context| context.delete_stream(stream_name()).await.map(drop)).unwrap();
     revoke_for(&cluster, Duration::from_millis(200));
     wait_until("all have noticed", PATIENCE, || all_stats(&cluster).all(|stats| stats.resets > 1));
-    wait_until("it is published again", PATIENCE, || broker.stream_info().state.messages > 500);
+    wait_until("it is published again", PATIENCE, || broker.stream_info().state.messages > published);
     cluster.converge(PATIENCE)
 }
 
