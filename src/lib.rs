@@ -44,6 +44,8 @@
 //! | take something back | [`Store::lift`] |
 //! | do it from async code | [`Store::submit`], which gives a `Future` |
 //! | close a live connection when it is revoked | [`Store::watch`], which gives a `Future` |
+//! | rotate refresh tokens, and notice one that was stolen | [`Store::refresh_families`] |
+//! | refuse a proof or assertion that is replayed | [`Store::replay_set`] |
 //! | do many at once | [`Store::revoke_many`] |
 //! | limit the age of sessions | [`Options::max_credential_age`], per tenant too |
 //! | know why | [`Store::explain`], [`Store::list`], [`audit`] |
@@ -103,9 +105,10 @@ pub use model::{
 pub use replication::{ClusterId, Freshness, NodeId, Rejected, Replication, Transmit};
 pub use store::{
     Acknowledgement, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact, Link,
-    MaintenanceReport, OpenError, Options, PeerStats, Pending, Position, Receipt, Replica, ReplicaStats,
-    ReplicateError, SalvageError, SalvageReport, SnapshotError, SnapshotReport, Stats, Store, TenantStore,
-    Verification, VerifyError, Watch, WriteError, salvage, salvage_on, verify, verify_on,
+    MaintenanceReport, OpenError, Options, PeerStats, Pending, PendingAnswer, Position, Receipt, RefreshFamilies,
+    ReplaySet, Replica, ReplicaStats, ReplicateError, Rotation, SalvageError, SalvageReport, SnapshotError,
+    SnapshotReport, Stats, Store, Successor, TenantStore, Use, Verification, VerifyError, Watch, WriteError, salvage,
+    salvage_on, verify, verify_on,
 };
 
 /// The README's examples are tests.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::identity::IdRef;
-use super::subject::{ID_BYTES_MAX, Kind, OpaqueId};
+use super::subject::{ID_BYTES_MAX, Id, Kind, OpaqueId, Subject};
 use super::time::{NumericDate, TimeClaim, Timestamp};
 
 /// A claim that a credential can bring.
@@ -480,6 +480,16 @@ impl<'a> Credential<'a> {
             Kind::Everyone => Some(IdRef::Name("")),
             kind => self.text_of(kind as usize).map(IdRef::Name),
         }
+    }
+
+    /// What the credential names of a narrow kind, in its own tenant and at its own issuer.
+    pub(crate) fn narrow_subject(&self, kind: Kind) -> Option<Subject> {
+        let id = match (kind, self.opaque) {
+            (Kind::Token, Some(hash)) => Id::Opaque(hash),
+            _ => Id::Name(self.text_of(kind as usize)?.into()),
+        };
+        let owned = |text: Option<&str>| text.map(Into::into);
+        Some(Subject { kind, id, tenant: owned(self.tenant_name()), issuer: owned(self.issuer.as_deref()) })
     }
 
     /// The text that the credential names for a kind, given the kind's number, which is below that of `Everyone`: none of

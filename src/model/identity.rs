@@ -190,12 +190,15 @@ pub(crate) struct Keyring {
     /// One odd number per role that a part can have in a locator.
     locator_salts: [u64; ROLES],
     content: ContentHasher,
+    /// From which the successors of refresh tokens are made.
+    successor_key: [u8; 32],
     id: KeyId,
 }
 
 impl Drop for Keyring {
     fn drop(&mut self) {
         self.digest_key.zeroize();
+        self.successor_key.zeroize();
         self.locator_secret.zeroize();
         self.locator_salts.zeroize();
     }
@@ -219,9 +222,11 @@ impl Keyring {
             locator_secret: [0; LOCATOR_SECRET_BYTES],
             locator_salts: [0; ROLES],
             content: ContentHasher::new([0; CONTENT_SECRET_BYTES]),
+            successor_key: [0; 32],
             id: KeyId([0; 16]),
         };
         derive("rescind 2026-11 digest key", &mut ring.digest_key);
+        derive("rescind 2026-11 successor key", &mut ring.successor_key);
         derive("rescind 2026-11 locator secret", &mut ring.locator_secret);
         for (index, salt) in ring.locator_salts.iter_mut().enumerate() {
             let mut bytes = [0; 8];
@@ -245,6 +250,13 @@ impl Keyring {
     /// What replicas hash entries with, to compare what they hold.
     pub(crate) fn content_hasher(&self) -> ContentHasher {
         self.content.clone()
+    }
+
+    /// 256 bits that follow from a refresh token and its family, and that nobody can tell who has not got the key.
+    pub(crate) fn successor(&self, token: Digest, family: Digest) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.successor_key);
+        hasher.update(&token.0).update(&family.0);
+        hasher.finalize().to_hex().as_str().to_owned()
     }
 
     /// What an id adds to the locator of a subject of a kind, given by its number. A credential hashes every text once,

@@ -298,6 +298,15 @@ impl Subject {
         self.issuer.as_deref()
     }
 
+    /// The subject that has another id of the same sort, and is the same otherwise.
+    pub(crate) fn renamed(mut self, id: &str) -> Self {
+        self.id = match self.id {
+            Id::Name(_) => Id::Name(id.into()),
+            Id::Opaque(_) => Id::Opaque(OpaqueId::of(id)),
+        };
+        self
+    }
+
     /// The name of a wide subject. Ids of tokens, sessions and families may be secrets and are not given out.
     #[must_use]
     pub fn label(&self) -> Option<&str> {

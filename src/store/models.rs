@@ -2,7 +2,7 @@
 //! what was acknowledged is on disk, and of a batch all or nothing.
 //!
 //! `RUSTFLAGS="--cfg shuttle" cargo test --release --lib shuttle_`; `RESCIND_SCALE=full` tries more orders.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a model that fails panics")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a model that fails panics")]
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use shuttle::rand::Rng;
 
-use super::{CloseError, Durability, Options, Replica, Store, WriteError};
+use super::{CloseError, Durability, Options, Replica, Rotation, Store, WriteError};
 use crate::clock::ManualClock;
 use crate::model::{Credential, Key, Revocation, Subject, Timestamp, Verdict};
 use crate::replication::{Freshness, NodeId, Replication};
@@ -259,6 +259,35 @@ fn shuttle_a_snapshot_has_all_that_the_log_before_it_has() {
         store.snapshot().unwrap();
         writer.join().unwrap();
         check(&disk.crash_image(0), &told.so_far(), &["a"]);
+    });
+}
+
+/// Of those who present one refresh token at once, one rotates it, and all are given the same successor, whatever the order.
+#[test]
+fn shuttle_a_token_that_is_presented_by_many_is_used_once() {
+    try_orders(|| {
+        let store = open(&MemoryStorage::new(), options());
+        let rotate =
+            |store: &Store| store.refresh_families().rotate(&Credential::new().family("f").token("first")).unwrap();
+        let others = [(); 2].map(|()| {
+            let store = store.clone();
+            thread::spawn(move || rotate(&store))
+        });
+        let mut rotations = vec![rotate(&store)];
+        rotations.extend(others.map(|other| other.join().unwrap()));
+        let (mut first, mut successors) = (0, Vec::new());
+        for rotation in rotations {
+            match rotation {
+                Rotation::Rotated(successor) => {
+                    first += 1;
+                    successors.push(successor);
+                }
+                Rotation::Repeated(successor) => successors.push(successor),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((first, successors.len()), (1, 3));
+        assert!(successors.iter().all(|successor| *successor == successors[0]));
     });
 }
 

@@ -52,6 +52,47 @@ impl Receipt {
 #[must_use = "wait for it, or await it: until then the change is not acknowledged"]
 pub struct Pending(Arc<Completion>);
 
+/// An answer that is settled, and counts once what it rests on is acknowledged: a `Future`, and something to wait on.
+///
+/// What it rests on denies from the moment it was asked for; dropping this takes nothing back.
+#[derive(Debug)]
+#[must_use = "wait for it, or await it: until then the answer does not count"]
+pub struct PendingAnswer<T> {
+    answer: T,
+    /// None where it rests on nothing new.
+    pending: Option<Pending>,
+}
+
+impl<T> PendingAnswer<T> {
+    pub(super) fn new(answer: T, pending: Option<Pending>) -> Self {
+        Self { answer, pending }
+    }
+
+    /// Blocks until the answer counts.
+    ///
+    /// # Errors
+    /// As [`Pending::wait`].
+    pub fn wait(self) -> Result<T, WriteError> {
+        if let Some(pending) = self.pending {
+            pending.wait()?;
+        }
+        Ok(self.answer)
+    }
+}
+
+impl<T: Clone + Unpin> Future for PendingAnswer<T> {
+    type Output = Result<T, WriteError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let acknowledged = match &mut this.pending {
+            Some(pending) => std::task::ready!(Pin::new(pending).poll(context)).map(drop),
+            None => Ok(()),
+        };
+        Poll::Ready(acknowledged.map(|()| this.answer.clone()))
+    }
+}
+
 /// The duty to acknowledge: whoever drops it without a word (a thread that panicked) says that nothing is durable.
 #[derive(Debug)]
 pub(super) struct Duty(Option<Arc<Completion>>);

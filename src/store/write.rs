@@ -25,6 +25,8 @@ const PREPARED_AT_ONCE: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Command {
     Revoke(Revocation),
+    /// Revoke a token, session or family, unless it is revoked already. It is not audited: nobody loses anything by it.
+    Once(Revocation),
     Disable(Change),
     Enable(Change),
     Lift(Change),
@@ -47,21 +49,21 @@ struct Effect {
 impl Command {
     fn subject(&self) -> &Subject {
         match self {
-            Self::Revoke(revocation) => &revocation.subject,
+            Self::Revoke(revocation) | Self::Once(revocation) => &revocation.subject,
             Self::Disable(change) | Self::Enable(change) | Self::Lift(change) => &change.subject,
         }
     }
 
     fn provenance(&self) -> &Provenance {
         match self {
-            Self::Revoke(revocation) => &revocation.provenance,
+            Self::Revoke(revocation) | Self::Once(revocation) => &revocation.provenance,
             Self::Disable(change) | Self::Enable(change) | Self::Lift(change) => &change.provenance,
         }
     }
 
     fn validate(&self) -> Result<(), InvalidRevocation> {
         match self {
-            Self::Revoke(revocation) => revocation.validate(),
+            Self::Revoke(revocation) | Self::Once(revocation) => revocation.validate(),
             Self::Disable(change) | Self::Enable(change) => {
                 change.validate()?;
                 let kind = change.subject.kind();
@@ -74,6 +76,11 @@ impl Command {
 
 impl Engine {
     pub(super) fn submit(&self, command: Command) -> Result<Pending, WriteError> {
+        self.submit_counted(command).map(|(_, pending)| pending)
+    }
+
+    /// The same, and whether it changes anything, which is known before it is acknowledged.
+    pub(super) fn submit_counted(&self, command: Command) -> Result<(bool, Pending), WriteError> {
         let now = self.shared.clock.wall();
         let prepared = self.shared.prepare(command, now)?;
         self.write(vec![prepared], now)
@@ -87,10 +94,10 @@ impl Engine {
             let one = self.shared.prepare(command, now);
             prepared.push(one.map_err(|source| WriteError::InBatch { index, source: Box::new(source) })?);
         }
-        self.write(prepared, now)
+        self.write(prepared, now).map(|(_, pending)| pending)
     }
 
-    fn write(&self, commands: Vec<Prepared>, now: Timestamp) -> Result<Pending, WriteError> {
+    fn write(&self, commands: Vec<Prepared>, now: Timestamp) -> Result<(bool, Pending), WriteError> {
         let shared = &*self.shared;
         let audit = self.audit.lock().clone();
         let mut payload = Vec::new();
@@ -105,7 +112,7 @@ impl Engine {
         for prepared in &commands {
             let known = shared.denylist.item(prepared.subject);
             let effect = shared.effect(prepared, known.as_ref().map(|item| &item.entry), now);
-            if audit.is_some() {
+            if audit.is_some() && !matches!(prepared.command, Command::Once(_)) {
                 audits.push(shared.audit_record(prepared, effect.as_ref(), now));
             }
             let Some(Effect { item, undoes }) = effect else { continue };
@@ -157,7 +164,7 @@ impl Engine {
         if shared.denylist.filter_is_overfull() {
             self.fit_filter();
         }
-        Ok(pending)
+        Ok((changed > 0, pending))
     }
 }
 
@@ -181,7 +188,7 @@ impl Shared {
     fn prepare(&self, command: Command, now: Timestamp) -> Result<Prepared, WriteError> {
         command.validate()?;
         let mut spared = Vec::new();
-        if let Command::Revoke(revocation) = &command {
+        if let Command::Revoke(revocation) | Command::Once(revocation) = &command {
             if let Some(epoch) = revocation.epoch.time()
                 && epoch > now.saturating_add(self.policy.skew)
             {
@@ -224,11 +231,12 @@ impl Shared {
         // A clock that has just been set back a little must not spare what was issued before it was.
         let this_moment = now.max(self.high_water().min(now.saturating_add(self.policy.skew)));
         let entry = match &prepared.command {
-            Command::Revoke(revocation) if subject.kind().is_narrow() => {
+            Command::Once(_) if narrow.is_some_and(NarrowEntry::denies) => return None,
+            Command::Revoke(revocation) | Command::Once(revocation) if subject.kind().is_narrow() => {
                 let until = revocation.until.time().map_or(Retention::FOR_GOOD, Retention::until);
                 Entry::Narrow(NarrowEntry::denied(at, cause, until))
             }
-            Command::Revoke(revocation) => {
+            Command::Revoke(revocation) | Command::Once(revocation) => {
                 let epoch = revocation.epoch.time().unwrap_or(this_moment);
                 let mark = Mark { epoch, at, cause, spared: prepared.spared.clone() };
                 let epochs = |known: Option<&Epochs>| match known {
@@ -281,7 +289,7 @@ impl Shared {
         let provenance = prepared.command.provenance();
         let name = |name: Option<&str>| if self.retain_labels { name.map(str::to_owned) } else { None };
         let action = match prepared.command {
-            Command::Revoke(_) => Action::Revoke,
+            Command::Revoke(_) | Command::Once(_) => Action::Revoke,
             Command::Disable(_) => Action::Disable,
             Command::Enable(_) => Action::Enable,
             Command::Lift(_) => Action::Lift,

@@ -654,4 +654,26 @@ pub(crate) const BUGS: &[Bug] = &[
         wrong: "_ = readings; now.wall.max(seen).as_nanos()",
         caught_by: ("lib", "no_two_starts"),
     },
+    // Families and replays.
+    Bug {
+        name: "what_was_used_is_used_again",
+        file: "src/store/write.rs",
+        right: "Command::Once(_) if narrow.is_some_and(NarrowEntry::denies) => return None,",
+        wrong: "",
+        caught_by: ("families", "a_family_does"),
+    },
+    Bug {
+        name: "a_grace_without_end",
+        file: "src/store/families.rs",
+        right: "now.saturating_since(at) <= self.grace",
+        wrong: "{ _ = (at, now); true }",
+        caught_by: ("families", "a_family_does"),
+    },
+    Bug {
+        name: "whoever_has_an_old_token_is_given_the_newest",
+        file: "src/store/families.rs",
+        right: "&& self.used_at(&self.used(&next, &family)).is_none()",
+        wrong: "&& { _ = next; true }",
+        caught_by: ("families", "a_family_does"),
+    },
 ];
