@@ -104,7 +104,7 @@ pub use model::{
 };
 pub use replication::{ClusterId, Freshness, NodeId, Rejected, Replication, Transmit};
 pub use store::{
-    Acknowledgement, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact, Link,
+    Acknowledgement, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact, Following, Link,
     MaintenanceReport, OpenError, Options, PeerStats, Pending, PendingAnswer, Position, Receipt, RefreshFamilies,
     ReplaySet, Replica, ReplicaStats, ReplicateError, Rotation, SalvageError, SalvageReport, SnapshotError,
     SnapshotReport, Stats, Store, Successor, TenantStore, Use, Verification, VerifyError, Watch, WriteError, salvage,

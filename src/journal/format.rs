@@ -46,6 +46,7 @@ pub(crate) enum FileKind {
     Segment,
     Snapshot,
     Mark,
+    Fresh,
 }
 
 impl FileKind {
@@ -55,11 +56,12 @@ impl FileKind {
             Self::Segment => *b"RSCNDWAL",
             Self::Snapshot => *b"RSCNDSNP",
             Self::Mark => *b"RSCNDMRK",
+            Self::Fresh => *b"RSCNDFRS",
         }
     }
 }
 
-/// The first bytes of `STORE`, of `MARK`, of every segment and of every snapshot.
+/// The first bytes of `STORE`, of `MARK`, of `FRESH`, of every segment and of every snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: FileKind,
@@ -67,7 +69,7 @@ pub(crate) struct Header {
     pub(crate) key_id: KeyId,
     /// Of a segment the first batch, of a snapshot the last one it holds, of the mark the last one that is on disk.
     pub(crate) batch: u64,
-    /// Of a segment the length of the file.
+    /// Of a segment the length of the file; of `FRESH` until when its writer is, in nanoseconds since boot.
     pub(crate) file_bytes: u64,
     /// The checksum of the last frame before this file; of the mark that of its batch.
     pub(crate) chain: u64,

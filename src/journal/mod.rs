@@ -3,7 +3,9 @@
 //! A *batch* is one group commit and one frame of a segment. It is durable once [`Journal::sync`] has returned. A
 //! *snapshot* holds the effect of every batch up to its own number, so that older segments can go.
 
+mod follow;
 mod format;
+mod fresh;
 mod head;
 mod mark;
 mod recovery;
@@ -18,8 +20,10 @@ use crate::clock::Reading;
 use crate::codec::Record;
 use crate::model::{KeyId, Rows};
 use crate::storage::{Storage, StorageFile};
+pub(crate) use follow::{Follower, follow};
 pub(crate) use format::PAYLOAD_BYTES_MAX;
 use format::{BATCH_MAX, FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_BYTES, Seed};
+pub(crate) use fresh::{Fresh, Told};
 pub(crate) use head::{KeySource, create_filled};
 use mark::Mark;
 pub use recovery::{RecoveryError, RecoveryReport};
@@ -181,7 +185,7 @@ impl Journal {
     /// After an error nothing may be appended still.
     pub(crate) fn heal(&mut self, only_synced: bool, reading: Reading) -> Result<(), RecoveryError> {
         let up_to = if only_synced { self.synced } else { self.written };
-        let read = recovery::read_log(&*self.storage, self.identity, up_to.batch, &|_| {})?;
+        let read = recovery::read_log(&*self.storage, self.identity, up_to.batch, &|_, _| {})?;
         // The spare segment is removed with all that is temporary.
         let tidy = || read.tidy(Arc::clone(&self.storage), self.segment_bytes, reading);
         let healed = self.spare.gone_while(tidy)?;

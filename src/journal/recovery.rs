@@ -21,7 +21,7 @@ use super::head::{KEY_FILE, KeySource, STORE_FILE, initialise, read_identity, re
 use super::mark::{self, Mark};
 use super::segment::{Segment, Spare, write_zeros};
 use super::snapshot::{self, SnapshotReadError, parse};
-use super::{END_BYTES, FileError, Journal, Loaded, Position, StoreIdentity, segment};
+use super::{END_BYTES, FileError, Journal, Loaded, Position, StoreIdentity, fresh, segment};
 
 /// No segment is longer: the largest frame, its header, the end frame.
 pub(super) const SEGMENT_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64 + 4096;
@@ -121,14 +121,15 @@ pub(super) fn corrupt(segment: &str, offset: u64, what: &'static str) -> Recover
     RecoveryError::Corrupt { segment: segment.to_owned(), offset, what }
 }
 
-/// Opens the journal, making a new one in an empty directory if that is wanted, and gives every record to `visit`.
+/// Opens the journal, making a new one in an empty directory if that is wanted, and gives every record to `visit`, with the
+/// batch that it came in, or 0 if it came in a snapshot.
 pub(crate) fn recover(
     storage: Arc<dyn Storage>,
     key: KeySource,
     create_if_missing: bool,
     segment_bytes: u64,
     now: Reading,
-    visit: &(dyn Fn(Loaded) + Sync),
+    visit: &(dyn Fn(u64, Loaded) + Sync),
 ) -> Result<Recovered, RecoveryError> {
     let names = list(&*storage)?;
     let (identity, keyring, kept_key) = if names.iter().any(|name| name == STORE_FILE) {
@@ -139,6 +140,10 @@ pub(crate) fn recover(
         return Err(RecoveryError::NoStore);
     };
     let read = read_log(&*storage, identity, EVERYTHING, visit)?;
+    // Whoever reads along is told how fresh the writer is once that is a replica again.
+    if read.names.iter().any(|name| name == fresh::FILE) {
+        storage.remove(fresh::FILE).map_err(FileError::of("remove", fresh::FILE))?;
+    }
     let journal = read.tidy(storage, segment_bytes, now)?;
     let LogRead { report, last_reading, snapshot_bytes, log_bytes, .. } = read;
     Ok(Recovered { journal, identity, keyring, kept_key, report, last_reading, snapshot_bytes, log_bytes })
@@ -153,7 +158,7 @@ pub(crate) fn inspect(storage: &dyn Storage) -> Result<RecoveryReport, RecoveryE
     }
     let identity =
         if is_there(KEY_FILE) { read_identity(storage, &names, KeySource::Stored)?.0 } else { read_store(storage)? };
-    Ok(read_log(storage, identity, EVERYTHING, &|_| {})?.report)
+    Ok(read_log(storage, identity, EVERYTHING, &|_, _| {})?.report)
 }
 
 /// Reads snapshots and log up to and including a batch, gives every record to `visit`, and edits nothing.
@@ -161,7 +166,7 @@ pub(super) fn read_log(
     storage: &dyn Storage,
     identity: StoreIdentity,
     up_to: u64,
-    visit: &(dyn Fn(Loaded) + Sync),
+    visit: &(dyn Fn(u64, Loaded) + Sync),
 ) -> Result<LogRead, RecoveryError> {
     let names = list(storage)?;
     let mut recovery = Recovery {
@@ -171,6 +176,7 @@ pub(super) fn read_log(
         mark: None,
         report: RecoveryReport::default(),
         position: Position::default(),
+        synced: 0,
         last_reading: None,
         snapshot_bytes: 0,
         log_bytes: 0,
@@ -179,8 +185,8 @@ pub(super) fn read_log(
     recovery.read_snapshots(&names, visit)?;
     let tail = recovery.read_segments(&names, visit)?;
     recovery.hold_against_mark(&tail)?;
-    let Recovery { position, last_reading, report, snapshot_bytes, log_bytes, .. } = recovery;
-    Ok(LogRead { names, identity, position, tail, report, last_reading, snapshot_bytes, log_bytes })
+    let Recovery { position, synced, last_reading, report, snapshot_bytes, log_bytes, .. } = recovery;
+    Ok(LogRead { names, identity, position, synced, tail, report, last_reading, snapshot_bytes, log_bytes })
 }
 
 pub(super) fn list(storage: &dyn Storage) -> Result<Vec<String>, FileError> {
@@ -195,7 +201,7 @@ pub(super) fn read_header(bytes: &[u8], kind: FileKind, name: &str) -> Result<He
 }
 
 /// The number of the last batch that is read where all are wanted.
-const EVERYTHING: u64 = u64::MAX;
+pub(super) const EVERYTHING: u64 = u64::MAX;
 
 struct Recovery<'a> {
     storage: &'a dyn Storage,
@@ -207,6 +213,8 @@ struct Recovery<'a> {
     report: RecoveryReport,
     /// The last batch that has been read.
     position: Position,
+    /// The last batch that is known to be on disk.
+    synced: u64,
     last_reading: Option<Reading>,
     snapshot_bytes: u64,
     log_bytes: u64,
@@ -217,20 +225,22 @@ pub(super) struct LogRead {
     names: Vec<String>,
     identity: StoreIdentity,
     /// The last batch.
-    position: Position,
-    tail: Tail,
+    pub(super) position: Position,
+    /// The last batch that is known to be on disk.
+    pub(super) synced: u64,
+    pub(super) tail: Tail,
     pub(super) report: RecoveryReport,
-    last_reading: Option<Reading>,
+    pub(super) last_reading: Option<Reading>,
     snapshot_bytes: u64,
     log_bytes: u64,
 }
 
 /// How the last segment ends.
-struct Tail {
-    name: String,
+pub(super) struct Tail {
+    pub(super) name: String,
     file_bytes: u64,
     /// Where the next frame goes.
-    offset: u64,
+    pub(super) offset: u64,
     /// Where the last byte that is not zero ends, if after `offset`.
     torn_end: u64,
     unproven: Unproven,
@@ -272,6 +282,7 @@ impl Recovery<'_> {
             return Err(corrupt(mark::FILE, 16, "it belongs to another store"));
         }
         self.report.marked_batch = self.mark.map(|mark| mark.batch);
+        self.synced = self.report.marked_batch.unwrap_or_default();
         Ok(())
     }
 
@@ -290,7 +301,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn read_snapshots(&mut self, names: &[String], visit: &(dyn Fn(Loaded) + Sync)) -> Result<(), RecoveryError> {
+    fn read_snapshots(&mut self, names: &[String], visit: &(dyn Fn(u64, Loaded) + Sync)) -> Result<(), RecoveryError> {
         let mut batches: Vec<u64> = names.iter().filter_map(|name| parse(name, "snap-", ".snap")).collect();
         batches.sort_unstable_by(|a, b| b.cmp(a));
         let mut first_damage = None;
@@ -299,11 +310,12 @@ impl Recovery<'_> {
             let file = self.storage.open(&name).map_err(FileError::of("open", &name))?;
             // Records of a snapshot that turns out damaged further on were whole blocks and are true: joining them is
             // harmless, and the older snapshot with the longer log brings them again.
-            match snapshot::read(&*file, self.identity, visit) {
+            match snapshot::read(&*file, self.identity, &|loaded| visit(0, loaded)) {
                 Ok((header, records)) if header.batch == batch => {
                     self.report.snapshot_batch = Some(batch);
                     self.report.snapshot_records = records;
                     self.position = Position { batch, chain: header.chain };
+                    self.synced = self.synced.max(batch);
                     self.last_reading = Some(header.reading);
                     self.snapshot_bytes = file.len().map_err(FileError::of("read", &name))?;
                     return Ok(());
@@ -332,7 +344,7 @@ impl Recovery<'_> {
         }
     }
 
-    fn read_segments(&mut self, names: &[String], visit: &(dyn Fn(Loaded) + Sync)) -> Result<Tail, RecoveryError> {
+    fn read_segments(&mut self, names: &[String], visit: &(dyn Fn(u64, Loaded) + Sync)) -> Result<Tail, RecoveryError> {
         let mut batches: Vec<u64> = names.iter().filter_map(|name| parse(name, "wal-", ".log")).collect();
         batches.sort_unstable();
         // Segments that hold nothing after the snapshot are kept for the one before it, and not read: except the one that
@@ -419,7 +431,7 @@ impl Recovery<'_> {
         name: &str,
         bytes: &[u8],
         mut before: Position,
-        visit: &(dyn Fn(Loaded) + Sync),
+        visit: &(dyn Fn(u64, Loaded) + Sync),
     ) -> Result<Scan, RecoveryError> {
         let mut offset = HEADER_BYTES;
         let mut frames = 0;
@@ -449,12 +461,13 @@ impl Recovery<'_> {
             frames += 1;
             starts.push(offset);
             proven = proven.max(frame.header.synced);
+            self.synced = self.synced.max(proven);
             before = Position { batch: frame.header.batch, chain: frame.checksum };
             if before.batch > self.position.batch {
                 let mut records = 0;
                 codec::decode_all(frame.payload, |record| {
                     records += 1;
-                    visit(Loaded::Record(record));
+                    visit(before.batch, Loaded::Record(record));
                 })
                 .map_err(|_| corrupt(name, offset as u64, "a record does not decode"))?;
                 self.report.log_batches += 1;

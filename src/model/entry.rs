@@ -65,6 +65,14 @@ impl Entry {
         }
     }
 
+    /// Whether it may undo anything.
+    pub(crate) fn undoes(&self) -> bool {
+        match self {
+            Self::Narrow(entry) => entry.lifted > Timestamp::MIN,
+            Self::Wide(entry) => entry.lifted.max(entry.enabled) > Timestamp::MIN,
+        }
+    }
+
     /// The entry without what it would undo, where this is known: joined in, it un-denies nothing.
     pub(crate) fn without_undoing(&self, known: Option<&Self>) -> Self {
         let mut entry = self.clone();

@@ -185,6 +185,17 @@ impl FileStorage {
         Ok(Self { path, directory, is_read_only: true, _lock: lock })
     }
 
+    /// The directory of a store that another process may have open, to be read along. Nothing in it is changed, and no lock
+    /// is taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileStorage::open_existing`], except that it does not matter whether it is in use. Nothing was changed.
+    pub fn open_beside(dir: &Path) -> Result<Self, DirectoryError> {
+        let (path, directory) = find(dir)?;
+        Ok(Self { path, directory, is_read_only: true, _lock: None })
+    }
+
     /// The directory's path, as it was opened.
     pub fn path(&self) -> &Path {
         &self.path
@@ -295,6 +306,10 @@ impl Storage for FileStorage {
         self.writable()?.remove(name)
     }
 
+    fn is_in_place(&self) -> io::Result<bool> {
+        self.directory.is_at(&self.path)
+    }
+
     fn sync_directory(&self) -> io::Result<()> {
         self.writable()?.sync()
     }
@@ -395,6 +410,14 @@ mod platform {
             Ok(names)
         }
 
+        pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
+            let place = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+            match std::fs::symlink_metadata(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                found => Ok(place(found?) == place(self.0.metadata()?)),
+            }
+        }
+
         pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
             Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
         }
@@ -467,6 +490,10 @@ mod platform {
         pub(super) fn list(&self) -> io::Result<Vec<String>> {
             let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
             names.filter_map(io::Result::transpose).collect()
+        }
+
+        pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
+            path.try_exists()
         }
 
         pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -68,6 +68,15 @@ pub trait Storage: Send + Sync + Debug {
     /// When the name does not exist or the backend failed. The name is then still there.
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// Whether it is still what whoever opens it now would find: a directory may be replaced by another of its name.
+    ///
+    /// # Errors
+    ///
+    /// When the backend failed.
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
     /// Makes every create, rename and remove so far durable.
     ///
     /// # Errors

@@ -80,6 +80,9 @@ pub enum WriteError {
     /// The store was closed. Nothing has changed.
     #[error("the store is closed: open it again")]
     Closed,
+    /// The store was opened read-only. Nothing has changed.
+    #[error("the store was opened read-only, and follows what another process writes: revoke there")]
+    ReadOnly,
     /// One command of a batch was refused. Nothing of the batch has changed.
     #[error("command {index} of the batch: {source}")]
     InBatch {
@@ -121,6 +124,9 @@ pub enum SnapshotError {
     /// The store was closed.
     #[error("the store is closed: open it again")]
     Closed,
+    /// The store was opened read-only: whoever writes it takes the snapshots.
+    #[error("the store was opened read-only: have the process that writes it take the snapshot")]
+    ReadOnly,
 }
 
 /// There is no new store. That which was to be copied has not changed.

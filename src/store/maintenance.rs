@@ -32,7 +32,7 @@ pub struct MaintenanceReport {
 impl Store {
     /// Does what the store's own thread does once a second: forgets entries whose retention has ended, rebuilds the
     /// filter if it no longer fits, notes how far the log is on disk and makes its next segment, takes a snapshot if the
-    /// log has grown or a write has failed. What fails is tried again after a second, two, four, up to a minute. Several
+    /// log has grown or a write has failed. A store that was opened read-only reads what has been written since. What fails is tried again after a second, two, four, up to a minute. Several
     /// may call it at once.
     pub fn maintain(&self) -> MaintenanceReport {
         self.engine.maintain()
@@ -41,6 +41,7 @@ impl Store {
 
 impl Engine {
     fn maintain(&self) -> MaintenanceReport {
+        self.follow();
         let counters = &self.shared.counters;
         let forgotten = self.shared.forget();
         self.shared.watchers.notify();
@@ -135,7 +136,7 @@ impl Retry {
     }
 }
 
-/// The thread that maintains a store.
+/// A thread that maintains a store, or reads it along.
 #[derive(Debug)]
 pub(super) struct Maintainer {
     stop: Sender<()>,
@@ -153,7 +154,12 @@ impl Maintainer {
                 engine.maintain();
             }
         })?;
-        Ok(Self { stop, thread })
+        Ok(Self::new(stop, thread))
+    }
+
+    /// A thread that ends once `stop` is gone.
+    pub(super) fn new(stop: Sender<()>, thread: JoinHandle<()>) -> Self {
+        Self { stop, thread }
     }
 
     pub(super) fn stop(self) {

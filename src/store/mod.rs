@@ -11,6 +11,7 @@ mod committer;
 mod error;
 mod explain;
 mod families;
+mod follow;
 mod lag;
 mod link;
 mod maintenance;
@@ -47,6 +48,7 @@ pub use canary::{CanaryAlarm, CanaryReport};
 pub use error::{CloseError, CopyError, OpenError, SnapshotError, WriteError};
 pub use explain::{Explanation, Fact};
 pub use families::{RefreshFamilies, Rotation, Successor};
+pub use follow::Following;
 pub use link::Link;
 pub use maintenance::MaintenanceReport;
 pub use options::{Durability, Options};
@@ -62,6 +64,7 @@ pub use watch::Watch;
 use auditing::AuditQueue;
 use check::Presented;
 use committer::Message;
+use follow::Follow;
 use maintenance::{Maintainer, Retries};
 use replica::{Gate, Replicating};
 use snapshot::Snapshotter;
@@ -127,6 +130,8 @@ struct Engine {
     commits: Option<Sender<Message>>,
     audit: Mutex<Option<AuditQueue>>,
     snapshotter: Option<Snapshotter>,
+    /// Set where another process writes, and this one reads along.
+    following: Option<Follow>,
     threads: Mutex<Threads>,
     snapshot_after_bytes: u64,
     /// When maintenance tries again what failed.
@@ -143,6 +148,7 @@ struct Threads {
     committer: Option<JoinHandle<Result<(), Arc<FileError>>>>,
     auditor: Option<JoinHandle<()>>,
     maintainer: Option<Maintainer>,
+    follower: Option<Maintainer>,
 }
 
 /// What the statistics count.

@@ -13,6 +13,7 @@ use crate::storage::Storage;
 use crate::sync::Mutex;
 
 use super::committer::{Committer, Message};
+use super::follow::Follow;
 use super::maintenance::{Maintainer, Retries};
 use super::receipt::committer_panicked;
 use super::replica::Gate;
@@ -77,6 +78,28 @@ impl Store {
         Ok(Self { shared: Arc::clone(&engine.shared), engine })
     }
 
+    /// A store that another process writes.
+    pub(super) fn start_following(mut options: Options, storage: Arc<dyn Storage>) -> Result<Self, OpenError> {
+        options.validate()?;
+        if !options.sinks.is_empty() {
+            return Err(OpenError::Options(
+                "a store that is opened read-only changes nothing: it has nothing to audit",
+            ));
+        }
+        let thread_error = |error| OpenError::Thread(Arc::new(error));
+        let (follow, shared) = Follow::open(&mut options, storage)?;
+        let mut engine = Engine::new(&options, shared, None);
+        engine.following = Some(follow);
+        let engine = Arc::new(engine);
+        if options.background {
+            let follower = Engine::start_following(&engine).map_err(thread_error)?;
+            engine.threads.lock().follower = Some(follower);
+            let maintainer = Maintainer::start(&engine).map_err(thread_error)?;
+            engine.threads.lock().maintainer = Some(maintainer);
+        }
+        Ok(Self { shared: Arc::clone(&engine.shared), engine })
+    }
+
     /// A store without files and threads: nothing can fail.
     pub(super) fn assemble_in_memory(options: &Options) -> Self {
         let engine = Arc::new(Engine::in_memory(options));
@@ -98,15 +121,14 @@ impl Engine {
         let recorded = Mutex::new(None);
         let key = options.key.clone().map_or(KeySource::Stored, KeySource::Given);
         let now = Reading::now(&*options.clock);
-        let load = |loaded| match loaded {
+        let load = |_, loaded| match loaded {
             Loaded::Rows(rows) => denylist.load(rows),
             Loaded::Record(Record::Entry(item)) => denylist.join(item),
             Loaded::Record(Record::Limits(limits)) => *recorded.lock() = Some(limits),
         };
         let create = options.create_if_missing;
         let recovered = recover(Arc::clone(&storage), key, create, options.segment_bytes, now, &load)?;
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX);
-        denylist.rebuild_filter(if denylist.len() < ALONE { 1 } else { threads });
+        fill_filter(&denylist);
         // What is not recorded is the default.
         let recorded = recorded.into_inner().unwrap_or_else(|| limits(&Options::default().policy, &recovered.keyring));
         let snapshotter = Snapshotter::new(storage, recovered.identity, recovered.journal.spare());
@@ -132,6 +154,7 @@ impl Engine {
             commits: None,
             audit: Mutex::new(None),
             snapshotter,
+            following: None,
             threads: Mutex::default(),
             snapshot_after_bytes: options.snapshot_after_bytes,
             retries: Mutex::new(Retries::default()),
@@ -151,9 +174,7 @@ impl Engine {
         }
         self.shared.watchers.close();
         let threads = std::mem::take(&mut *self.threads.lock());
-        if let Some(maintainer) = threads.maintainer {
-            maintainer.stop();
-        }
+        threads.maintainer.into_iter().chain(threads.follower).for_each(Maintainer::stop);
         let mut result = Ok(());
         if let (Some(commits), Some(committer)) = (&self.commits, threads.committer) {
             // An error means that the thread is gone; joining it tells more.
@@ -186,7 +207,7 @@ impl Drop for Engine {
 }
 
 impl Shared {
-    fn new(
+    pub(super) fn new(
         options: &Options,
         (keyring, kept_key): (Keyring, Option<Key>),
         denylist: Denylist,
@@ -272,8 +293,14 @@ impl Shared {
     }
 }
 
+/// Fills the filter of a table that was just read.
+pub(super) fn fill_filter(denylist: &Denylist) {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX);
+    denylist.rebuild_filter(if denylist.len() < ALONE { 1 } else { threads });
+}
+
 /// The limits of a policy, as they are recorded.
-fn limits(policy: &Policy, keyring: &Keyring) -> Limits {
+pub(super) fn limits(policy: &Policy, keyring: &Keyring) -> Limits {
     let nanos = |age: Duration| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
     let tenants = policy.tenant_max_age.iter().map(|(tenant, age)| {
         let subject = Subject::tenant(&**tenant);
@@ -291,7 +318,7 @@ fn limits(policy: &Policy, keyring: &Keyring) -> Limits {
 }
 
 /// What a whole store or tenant must be later than.
-fn floor(kind: Kind, (digest, locator): (Digest, Locator), floor: Timestamp) -> Item {
+pub(super) fn floor(kind: Kind, (digest, locator): (Digest, Locator), floor: Timestamp) -> Item {
     let entry = Entry::Wide(WideEntry { floor, ..WideEntry::default() });
     let shape = Shape { kind, in_tenant: false, at_issuer: false };
     let scope = (kind == Kind::Tenant).then_some(digest);

@@ -65,6 +65,7 @@ pub struct Options {
     pub(super) sinks: Vec<Arc<dyn AuditSink>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) background: bool,
+    pub(super) stale_after: Duration,
     pub(super) segment_bytes: u64,
     pub(super) snapshot_after_bytes: u64,
 }
@@ -90,6 +91,7 @@ impl Default for Options {
             sinks: Vec::new(),
             clock: Arc::new(SystemClock::new()),
             background: true,
+            stale_after: Duration::from_secs(5),
             segment_bytes: 4 * 1024 * 1024,
             snapshot_after_bytes: 16 * 1024 * 1024,
         }
@@ -206,6 +208,14 @@ impl Options {
     /// true.
     pub fn background(mut self, background: bool) -> Self {
         self.background = background;
+        self
+    }
+
+    /// For a store that is [opened read-only](Store::open_read_only): after how long without having read all that its writer
+    /// acknowledged checks give [`Unknown`](crate::Verdict::Unknown). It reads every few milliseconds; what this must outlast
+    /// is a busy host. Default: 5 s.
+    pub fn stale_after(mut self, age: Duration) -> Self {
+        self.stale_after = age;
         self
     }
 

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Reading;
 use crate::codec::{self, Record};
+use crate::journal::{FileError, Fresh};
 use crate::model::{Bin, Cause, Entry, Fingerprint, Identity, Item, Locator, Node, Rows, Sum, Timestamp};
 use crate::replication::{
     ClusterId, Content, Freshness, Merged, NodeId, Protocol, Rejected, Replication, Transmit, is_crowded, is_refused,
@@ -57,9 +58,12 @@ impl Gate {
         }
     }
 
-    fn set(&self, until: Option<Duration>) {
+    /// Until when it is open, from here on, in nanoseconds since boot; 0 if it is shut.
+    pub(super) fn set(&self, until: Option<Duration>) -> u64 {
         let nanos = |until: Duration| u64::try_from(until.as_nanos()).unwrap_or(Self::OPEN).clamp(1, Self::OPEN - 1);
-        self.0.store(until.map_or(Self::BOOTSTRAPPING, nanos), Ordering::Release);
+        let until = until.map_or(Self::BOOTSTRAPPING, nanos);
+        self.0.store(until, Ordering::Release);
+        until
     }
 }
 
@@ -72,6 +76,8 @@ pub(super) struct Replicating {
     pub(super) links: Mutex<Links>,
     pub(super) canary: Mutex<Canary>,
     options: Replication,
+    /// What those are told who read the store along, if it keeps anything on disk.
+    told: Mutex<Option<Telling>>,
     /// Who is told that there is something to be sent.
     subscribers: Mutex<Vec<Sender<()>>>,
     alarm: Sender<CanaryAlarm>,
@@ -79,6 +85,23 @@ pub(super) struct Replicating {
     /// Held by nobody for long: what is waited for is told by `progressed`.
     progress: Mutex<()>,
     progressed: Condvar,
+}
+
+/// What those are told who read the store along: until when it is fresh.
+struct Telling {
+    file: Fresh,
+    until: u64,
+}
+
+impl Telling {
+    /// Says it, where it is news: what was said before ends by itself, and nobody waits for the disk.
+    fn tell(&mut self, until: u64, stale_after: Duration, reading: impl FnOnce() -> Reading) {
+        let is_longer =
+            until.saturating_sub(self.until) > u64::try_from(stale_after.as_nanos() / 20).unwrap_or(u64::MAX);
+        if (is_longer || until < self.until) && self.file.write(until, reading()).is_ok() {
+            self.until = until;
+        }
+    }
 }
 
 /// What was changed here and has not been numbered yet.
@@ -144,7 +167,7 @@ pub struct Position {
 }
 
 /// The store could not be made a replica. Nothing has changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplicateError {
     /// It is one already.
@@ -153,6 +176,12 @@ pub enum ReplicateError {
     /// The options make no sense.
     #[error("{0}")]
     Options(&'static str),
+    /// The store was opened read-only.
+    #[error("the store was opened read-only, and follows what another process writes: make that one a replica")]
+    ReadOnly,
+    /// Those who read the store along cannot be told how fresh it is.
+    #[error(transparent)]
+    File(Arc<FileError>),
 }
 
 /// A store's part in a cluster: bytes in, bytes out, and a tick. Cheap to clone; clones share one replica.
@@ -178,9 +207,22 @@ impl Store {
     /// See [`ReplicateError`]. Nothing has changed.
     pub fn replicate(&self, options: Replication) -> Result<Replica, ReplicateError> {
         options.validate().map_err(ReplicateError::Options)?;
+        if self.engine.following.is_some() {
+            return Err(ReplicateError::ReadOnly);
+        }
         let shared = &self.shared;
+        if shared.replicating.get().is_some() {
+            return Err(ReplicateError::Already);
+        }
         let incarnation = incarnation(Reading::now(&*shared.clock), shared.high_water());
         let (alarm, alarms) = bounded(ALARMS_MAX);
+        let told = match &self.engine.snapshotter {
+            Some(snapshotter) => snapshotter
+                .fresh(Reading::now(&*shared.clock))
+                .map_err(|error| ReplicateError::File(Arc::new(error)))?
+                .map(|file| Telling { file, until: Gate::BOOTSTRAPPING }),
+            None => None,
+        };
         let state = Arc::new(Replicating {
             protocol: Mutex::new(Protocol::new(options.clone(), shared.keyring.id(), incarnation)),
             outbox: Mutex::default(),
@@ -188,6 +230,7 @@ impl Store {
             links: Mutex::default(),
             canary: Mutex::default(),
             options,
+            told: Mutex::new(told),
             subscribers: Mutex::default(),
             alarm,
             alarms,
@@ -372,10 +415,13 @@ impl Replica {
         self.state.drain(&mut protocol, shared.clock.wall());
         let now = shared.clock.boot();
         let outcome = act(&mut protocol, now, &content);
-        shared.gate.set(match protocol.known_fresh(now) {
+        let until = shared.gate.set(match protocol.known_fresh(now) {
             Some(_) if protocol.is_ungated() => Some(Duration::MAX),
             known => known.map(|at| at.saturating_add(self.state.options.stale_after)),
         });
+        if let Some(told) = &mut *self.state.told.lock() {
+            told.tell(until, self.state.options.stale_after, || Reading::now(&*shared.clock));
+        }
         outcome
     }
 }

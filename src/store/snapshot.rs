@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::clock::Reading;
 use crate::codec::{Limits, Record};
 use crate::denylist::Denylist;
 use crate::journal::{
-    FileError, Journal, Position, SnapshotWriteError, SnapshotWriter, Spare, StoreIdentity, create_filled,
+    FileError, Fresh, Journal, Position, SnapshotWriteError, SnapshotWriter, Spare, StoreIdentity, create_filled,
 };
 use crate::storage::{FileStorage, Storage};
 use crate::sync::Mutex;
@@ -62,6 +63,9 @@ impl Store {
 
 impl Engine {
     pub(super) fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
+        if self.following.is_some() {
+            return Err(SnapshotError::ReadOnly);
+        }
         let Some(snapshotter) = &self.snapshotter else {
             return Ok(SnapshotReport { entries: self.shared.denylist.len() as u64, bytes: 0 });
         };
@@ -180,6 +184,12 @@ impl Snapshotter {
     pub(super) fn prepare_spare(&self) -> Result<(), FileError> {
         let storage = self.storage.lock().clone();
         storage.map_or(Ok(()), |storage| self.spare.prepare(&*storage))
+    }
+
+    /// The file by which those who read the store along are told how fresh it is; none once it is closed.
+    pub(super) fn fresh(&self, reading: Reading) -> Result<Option<Fresh>, FileError> {
+        let storage = self.storage.lock().clone();
+        storage.map(|storage| Fresh::create(&storage, self.identity, 0, reading)).transpose()
     }
 
     fn take(&self, engine: &Engine) -> Result<SnapshotReport, SnapshotError> {

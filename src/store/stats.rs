@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::journal::RecoveryReport;
 use crate::model::{Kind, Timestamp};
 
-use super::Store;
+use super::{Following, Store};
 
 /// How a store is doing.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct Stats {
     pub watches: usize,
     /// The time by which entries are forgotten: what the wall clock says and the boot clock bears out.
     pub borne_out_time: Timestamp,
+    /// How it follows the process that writes it; none unless it was [opened read-only](Store::open_read_only).
+    pub following: Option<Following>,
     /// What was found when the store was opened.
     pub recovery: RecoveryReport,
 }
@@ -76,6 +78,7 @@ impl Store {
             audit_failures: load(&counters.audit_failures),
             watches: shared.watchers.len(),
             borne_out_time: shared.reading().wall,
+            following: self.engine.following.as_ref().map(|following| following.stats(shared)),
             recovery: shared.recovery.clone(),
         }
     }

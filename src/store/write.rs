@@ -98,6 +98,9 @@ impl Engine {
     }
 
     fn write(&self, commands: Vec<Prepared>, now: Timestamp) -> Result<(bool, Pending), WriteError> {
+        if self.following.is_some() {
+            return Err(WriteError::ReadOnly);
+        }
         let shared = &*self.shared;
         let audit = self.audit.lock().clone();
         let mut payload = Vec::new();
