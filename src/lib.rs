@@ -50,7 +50,8 @@
 //! | limit the age of sessions | [`Options::max_credential_age`], per tenant too |
 //! | know why | [`Store::explain`], [`Store::list`], [`audit`] |
 //! | act for one tenant | [`Store::tenant`] |
-//! | share revocations with other processes | [`Store::replicate`], and an engine of `wire`: features `gossip`, `redis`, `nats` |
+//! | check in a second process on the same host | [`Store::open_read_only`] |
+//! | share revocations with other hosts | [`Store::replicate`], and an engine of `wire`: features `gossip`, `redis`, `nats` |
 //! | know that others hold a revocation | [`Replica::wait_until_held`]; [`Replica::start_canary`] tries the whole way |
 //! | keep a copy, or save what a lost disk held | [`Store::backup`] |
 //! | look at a store, or save what is readable of a damaged one | [`verify`], [`salvage`] |

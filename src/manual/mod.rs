@@ -5,6 +5,8 @@
 //! - [`format`](mod@format): the files, byte by byte, and what recovery makes of them
 //! - [`operations`]: running it: durability, errors, clocks, audit, backups
 //! - [`faults`]: what may go wrong, what then happens, which test backs it, and what is not promised
+//! - [`followers`]: a second process on the same host, which reads the log along
+//! - [`refresh_tokens`]: families of refresh tokens whose theft is noticed, and proofs that are not to be replayed
 //! - [`replication`](mod@replication): how replicas agree, how they know that they do, and the messages byte by byte
 //! - [`wires`]: the engines that carry their messages: gossip, Redis, NATS
 //! - [`performance`]: where the time and the memory go
@@ -25,6 +27,12 @@ pub mod operations {}
 
 #[doc = include_str!("faults.md")]
 pub mod faults {}
+
+#[doc = include_str!("followers.md")]
+pub mod followers {}
+
+#[doc = include_str!("refresh_tokens.md")]
+pub mod refresh_tokens {}
 
 #[doc = include_str!("replication.md")]
 pub mod replication {}
