@@ -42,6 +42,7 @@
 //! | have tokens refreshed | the same with [`.reissue()`](Revocation::reissue) |
 //! | lock someone out until further notice | [`Store::disable`], [`Store::enable`] |
 //! | take something back | [`Store::lift`] |
+//! | refuse revoked requests in axum, actix-web, tonic | `service`: features `tower`, `axum`, `actix`, `tonic` |
 //! | do it from async code | [`Store::submit`], which gives a `Future` |
 //! | close a live connection when it is revoked | [`Store::watch`], which gives a `Future` |
 //! | rotate refresh tokens, and notice one that was stolen | [`Store::refresh_families`] |
@@ -78,6 +79,7 @@
 //! | [`audit`] | records of every change, and sinks for them |
 //! | `store` | the one write path, the check, maintenance |
 //! | `wire` | engines that carry messages between replicas, each behind a feature |
+//! | `service` | middleware for services, each stack behind a feature |
 //!
 //! The [`manual`] says what the words mean, what is on disk, and why.
 
@@ -90,6 +92,8 @@ mod journal;
 pub mod manual;
 mod model;
 mod replication;
+#[cfg(any(feature = "tower", feature = "axum", feature = "actix", feature = "tonic", feature = "jsonwebtoken"))]
+pub mod service;
 pub mod storage;
 mod store;
 mod sync;
