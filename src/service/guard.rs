@@ -127,6 +127,8 @@ pub struct Answer {
 #[derive(Clone)]
 pub struct Guard(Arc<Inner>);
 
+type PageFn = dyn Fn(&Refusal) -> Page + Send + Sync;
+
 #[derive(Clone)]
 struct Inner {
     store: Store,
@@ -134,7 +136,7 @@ struct Inner {
     retry_after: Duration,
     admits_unknown: fn(Cause) -> bool,
     admits_anonymous: bool,
-    page: Option<Arc<dyn Fn(&Refusal) -> Page + Send + Sync>>,
+    page: Option<Arc<PageFn>>,
 }
 
 impl fmt::Debug for Guard {

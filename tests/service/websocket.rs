@@ -57,11 +57,9 @@ async fn it_is_closed_within_milliseconds_of_the_revocation_and_not_by_a_rotatio
         let mut socket = sockets.pop().unwrap();
         let revoked = Instant::now();
         let close = async {
-            loop {
-                match socket.next().await.unwrap().unwrap() {
-                    Message::Close(frame) => return (frame.unwrap(), revoked.elapsed()),
-                    other => panic!("{other}"),
-                }
+            match socket.next().await.unwrap().unwrap() {
+                Message::Close(frame) => (frame.unwrap(), revoked.elapsed()),
+                other => panic!("{other}"),
             }
         };
         let ((frame, elapsed), ()) = tokio::join!(close, revoke(format!("user=user-{number}")));
