@@ -17,6 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
@@ -56,7 +57,11 @@ async fn main() {
     let names = (0..scale.revoked).map(|number| format!("revoked-{number}"));
     store.revoke_many(names.clone().map(|name| Revocation::of(Subject::token(name)))).unwrap();
 
-    let mut services = vec![("plain", serve(router()).await), ("rescind", serve(guarded(&store)).await)];
+    let mut services = vec![
+        ("plain", serve(router()).await),
+        ("idle_layer", serve(idle()).await),
+        ("rescind", serve(guarded(&store)).await),
+    ];
     let redis = Redis::start().await;
     if let Some(redis) = &redis {
         redis.fill(names).await;
@@ -95,6 +100,39 @@ async fn main() {
 /// The service without any layer of ours: it is told who makes the request, as by whatever verifies tokens.
 fn router() -> Router {
     Router::new().route("/", get(async || "hello")).layer(map_request(verified))
+}
+
+/// With a layer that does nothing: what axum takes for any.
+fn idle() -> Router {
+    Router::new().route("/", get(async || "hello")).layer(Idle).layer(map_request(verified))
+}
+
+#[derive(Clone)]
+struct Idle;
+
+#[derive(Clone)]
+struct IdleService<S>(S);
+
+impl<S> tower_layer::Layer<S> for Idle {
+    type Service = IdleService<S>;
+
+    fn layer(&self, inner: S) -> IdleService<S> {
+        IdleService(inner)
+    }
+}
+
+impl<S: tower_service::Service<Request>> tower_service::Service<Request> for IdleService<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> S::Future {
+        self.0.call(request)
+    }
 }
 
 fn guarded(store: &Store) -> Router {
