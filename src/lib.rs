@@ -49,6 +49,7 @@
 //! | refuse a proof or assertion that is replayed | [`Store::replay_set`] |
 //! | do many at once | [`Store::revoke_many`] |
 //! | limit the age of sessions | [`Options::max_credential_age`], per tenant too |
+//! | see how it is doing | [`Store::stats`]; `telemetry`: feature `metrics` |
 //! | know why | [`Store::explain`], [`Store::list`], [`audit`] |
 //! | act for one tenant | [`Store::tenant`] |
 //! | check in a second process on the same host | [`Store::open_read_only`] |
@@ -80,6 +81,7 @@
 //! | `store` | the one write path, the check, maintenance |
 //! | `wire` | engines that carry messages between replicas, each behind a feature |
 //! | `service` | middleware for services, each stack behind a feature |
+//! | `telemetry` | every figure for whatever collects them, behind the feature `metrics` |
 //!
 //! The [`manual`] says what the words mean, what is on disk, and why.
 
@@ -97,6 +99,8 @@ pub mod service;
 pub mod storage;
 mod store;
 mod sync;
+#[cfg(feature = "metrics")]
+pub mod telemetry;
 #[cfg(any(feature = "gossip", feature = "redis", feature = "nats"))]
 pub mod wire;
 

@@ -4,6 +4,7 @@
 //! - [`identity`]: the two hashes, and what somebody without the key can and cannot do
 //! - [`format`](mod@format): the files, byte by byte, and what recovery makes of them
 //! - [`operations`]: running it: durability, errors, clocks, audit, backups
+//! - [`observability`]: figures, logs, what to alarm on
 //! - [`faults`]: what may go wrong, what then happens, which test backs it, and what is not promised
 //! - [`followers`]: a second process on the same host, which reads the log along
 //! - [`refresh_tokens`]: families of refresh tokens whose theft is noticed, and proofs that are not to be replayed
@@ -24,6 +25,9 @@ pub mod format {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("observability.md")]
+pub mod observability {}
 
 #[doc = include_str!("faults.md")]
 pub mod faults {}

@@ -215,7 +215,10 @@ impl Guard {
     /// # Errors
     /// Why not.
     pub fn check(&self, credential: &Credential<'_>) -> Result<(), Refusal> {
-        match self.0.store.check(credential) {
+        let verdict = self.0.store.check(credential);
+        #[cfg(feature = "metrics")]
+        crate::telemetry::count(&verdict);
+        match verdict {
             Verdict::Clear => Ok(()),
             Verdict::Revoked(denial) => Err(Refusal::Revoked(denial)),
             Verdict::Unknown(cause) if (self.0.admits_unknown)(cause) => Ok(()),

@@ -13,7 +13,7 @@ use crate::sync::thread::{self, JoinHandle};
 
 use super::auditing::AuditQueue;
 use super::receipt::{Duty, committer_panicked};
-use super::{Acknowledgement, Durability, Receipt, Shared, WriteError};
+use super::{Acknowledgement, Durability, Receipt, Shared, WriteError, events};
 
 /// How many commits may wait; then writers wait.
 const QUEUE_MAX: usize = 4096;
@@ -210,6 +210,7 @@ impl Run {
             let denials: usize = group.iter().map(|commit| commit.denials).sum();
             *self.shared.counters.refusal.lock() = Some(Arc::clone(error));
             self.shared.counters.refused.fetch_add(denials as u64, Ordering::Relaxed);
+            events::refused(error, denials);
         }
         for commit in group {
             self.acknowledge(commit, result.clone());

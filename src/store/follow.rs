@@ -18,7 +18,7 @@ use crate::sync::thread;
 
 use super::maintenance::Maintainer;
 use super::open::floor;
-use super::{Engine, OpenError, Options, Shared, Store};
+use super::{Engine, OpenError, Options, Shared, Store, events};
 
 /// How often the log is looked at while it grows, and at least.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -69,6 +69,7 @@ struct State {
     reread: Option<(Duration, Duration)>,
     rereads: u64,
     error: Option<String>,
+    was_fresh: bool,
 }
 
 /// What reading has brought, for the tables and for later.
@@ -182,6 +183,7 @@ impl Follow {
             reread: None,
             rereads: 0,
             error: None,
+            was_fresh: false,
         };
         let follow =
             Self { state: Mutex::new(state), fresh_at: AtomicU64::new(nanos(now)), stale_after: options.stale_after };
@@ -197,6 +199,7 @@ impl Follow {
     pub(super) fn poll(&self, shared: &Shared, rebuilding: &Mutex<()>) -> bool {
         let mut state = self.state.lock();
         let (now, before) = (Reading::now(&*shared.clock), state.follower.batch());
+        let (rereads, had_error) = (state.rereads, state.error.is_some());
         let read = state.read(shared, now, rebuilding);
         if let Ok(true) = read {
             self.fresh_at.store(nanos(now.boot), Ordering::Relaxed);
@@ -204,6 +207,7 @@ impl Follow {
             let until = state.writer_until.map_or(until, |writer| until.min(writer));
             shared.gate.set((until > 0).then(|| Duration::from_nanos(until)));
         }
+        let is_fresh = shared.gate.doubt(|| now.boot).is_none();
         match read {
             Ok(true) => state.error = None,
             // Why is known already.
@@ -211,7 +215,15 @@ impl Follow {
             Err(error) => state.error = Some(error.to_string()),
         }
         let is_news = state.follower.batch() != before;
+        let has_turned = std::mem::replace(&mut state.was_fresh, is_fresh) != is_fresh;
+        let error = state.error.clone().filter(|_| !had_error);
+        let rereads = Some(state.rereads).filter(|now| *now != rereads);
         drop(state);
+        error.iter().for_each(|error| events::cannot_follow(error));
+        rereads.into_iter().for_each(events::reread);
+        if has_turned {
+            events::freshness(is_fresh);
+        }
         if is_news {
             shared.watchers.notify();
         }

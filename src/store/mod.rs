@@ -9,6 +9,7 @@ mod canary;
 mod check;
 mod committer;
 mod error;
+mod events;
 mod explain;
 mod families;
 mod follow;

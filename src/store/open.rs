@@ -20,6 +20,7 @@ use super::replica::Gate;
 use super::snapshot::Snapshotter;
 use super::{
     Acknowledgement, CloseError, Counters, Durability, Engine, OpenError, Options, Shared, Store, Watchers, auditing,
+    events,
 };
 
 /// Up to so many entries, one thread fills the filter.
@@ -75,6 +76,7 @@ impl Store {
             let maintainer = Maintainer::start(&engine).map_err(thread_error)?;
             engine.threads.lock().maintainer = Some(maintainer);
         }
+        events::opened(&engine.shared.recovery, engine.shared.denylist.len(), false);
         Ok(Self { shared: Arc::clone(&engine.shared), engine })
     }
 
@@ -97,6 +99,7 @@ impl Store {
             let maintainer = Maintainer::start(&engine).map_err(thread_error)?;
             engine.threads.lock().maintainer = Some(maintainer);
         }
+        events::opened(&engine.shared.recovery, engine.shared.denylist.len(), true);
         Ok(Self { shared: Arc::clone(&engine.shared), engine })
     }
 
@@ -168,10 +171,10 @@ impl Engine {
             // Whether that saves everything is asked below.
             self.snapshot().ok();
         }
-        {
+        let was_closed = {
             let _writing = self.writing.lock();
-            self.shared.closed.store(true, Ordering::Release);
-        }
+            self.shared.closed.swap(true, Ordering::AcqRel)
+        };
         self.shared.watchers.close();
         let threads = std::mem::take(&mut *self.threads.lock());
         threads.maintainer.into_iter().chain(threads.follower).for_each(Maintainer::stop);
@@ -194,6 +197,9 @@ impl Engine {
         drop(self.audit.lock().take());
         if let Some(auditor) = threads.auditor {
             auditor.join().ok();
+        }
+        if !was_closed {
+            events::closed(result.as_ref().err().map(|error| error as _));
         }
         result
     }

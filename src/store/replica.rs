@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -25,7 +25,7 @@ use super::committer::{Commit, Message};
 use super::lag::Lag;
 use super::link::Links;
 use super::receipt::Duty;
-use super::{Engine, Pending, Shared, Store};
+use super::{Engine, Pending, Shared, Store, events};
 
 /// How many changed entries may wait to be numbered.
 const OUTBOX_MAX: usize = 65_536;
@@ -78,6 +78,8 @@ pub(super) struct Replicating {
     options: Replication,
     /// What those are told who read the store along, if it keeps anything on disk.
     told: Mutex<Option<Telling>>,
+    /// Whether it was fresh when that was last looked at.
+    was_fresh: AtomicBool,
     /// Who is told that there is something to be sent.
     subscribers: Mutex<Vec<Sender<()>>>,
     alarm: Sender<CanaryAlarm>,
@@ -231,6 +233,7 @@ impl Store {
             canary: Mutex::default(),
             options,
             told: Mutex::new(told),
+            was_fresh: AtomicBool::new(false),
             subscribers: Mutex::default(),
             alarm,
             alarms,
@@ -419,8 +422,13 @@ impl Replica {
             Some(_) if protocol.is_ungated() => Some(Duration::MAX),
             known => known.map(|at| at.saturating_add(self.state.options.stale_after)),
         });
+        let is_fresh = until > u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         if let Some(told) = &mut *self.state.told.lock() {
             told.tell(until, self.state.options.stale_after, || Reading::now(&*shared.clock));
+        }
+        drop(protocol);
+        if self.state.was_fresh.swap(is_fresh, Ordering::Relaxed) != is_fresh {
+            events::freshness(is_fresh);
         }
         outcome
     }

@@ -16,7 +16,7 @@ use crate::sync::Mutex;
 use crate::sync::channel::{Sender, bounded};
 
 use super::committer::Message;
-use super::{CopyError, Engine, SnapshotError, Store};
+use super::{CopyError, Engine, SnapshotError, Store, events};
 
 /// What a snapshot or a backup holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,7 @@ impl Engine {
             return Ok(SnapshotReport { entries: self.shared.denylist.len() as u64, bytes: 0 });
         };
         let result = snapshotter.take(self);
+        events::snapshot(&result);
         let counters = &self.shared.counters;
         *counters.snapshot_error.lock() = result.as_ref().err().cloned();
         if let Ok(report) = &result {
@@ -113,6 +114,7 @@ impl Engine {
         let Some(error) = poison else { return Ok(false) };
         let healed = self.ask(Message::Heal)?;
         healed.map_err(|source| SnapshotError::Poisoned { error, source: Arc::new(source) })?;
+        events::healed();
         Ok(true)
     }
 

@@ -1,0 +1,78 @@
+//! What an operator reads in the logs: events of the `tracing` facade, and nothing without that feature.
+//!
+//! None is on the path of a check, and none names anybody. `manual::observability` lists them.
+
+use std::sync::Arc;
+
+use crate::journal::{FileError, RecoveryReport};
+
+use super::{SnapshotError, SnapshotReport};
+
+/// An event, where the feature is on; otherwise its fields are looked at and no more.
+macro_rules! event {
+    ($level:ident, $message:literal $(, $name:ident = $value:expr)*) => {{
+        #[cfg(feature = "tracing")]
+        tracing::$level!(target: "rescind::store", $($name = $value,)* $message);
+        #[cfg(not(feature = "tracing"))]
+        { $(_ = &$value;)* }
+    }};
+}
+
+pub(super) fn opened(report: &RecoveryReport, entries: usize, is_read_only: bool) {
+    event!(
+        info,
+        "opened",
+        entries = entries,
+        read_only = is_read_only,
+        snapshot_records = report.snapshot_records,
+        log_batches = report.log_batches,
+        torn_tail_bytes = report.torn_tail_bytes
+    );
+    for file in &report.damaged_snapshots {
+        event!(warn, "a damaged snapshot was set aside, and the one before it used", file = file.as_str());
+    }
+}
+
+pub(super) fn closed(error: Option<&dyn std::fmt::Display>) {
+    match error {
+        None => event!(info, "closed"),
+        Some(error) => event!(error, "closed, but not everything is on disk", error = error.to_string().as_str()),
+    }
+}
+
+pub(super) fn snapshot(result: &Result<SnapshotReport, SnapshotError>) {
+    match result {
+        Ok(report) => event!(info, "snapshot taken", entries = report.entries, bytes = report.bytes),
+        Err(SnapshotError::Closed | SnapshotError::ReadOnly) => {}
+        Err(error) => event!(warn, "no snapshot was taken, it will be tried again", error = error.to_string().as_str()),
+    }
+}
+
+pub(super) fn refused(error: &Arc<FileError>, denials: usize) {
+    event!(
+        error,
+        "a commit was not written: what it denies is in memory only, until a snapshot has saved it",
+        denials = denials,
+        error = error.to_string().as_str()
+    );
+}
+
+pub(super) fn healed() {
+    event!(info, "the log goes on in a new segment after a failed write");
+}
+
+pub(super) fn freshness(is_fresh: bool) {
+    if is_fresh {
+        event!(info, "fresh: it holds all that it should, and answers");
+    } else {
+        event!(warn, "stale: it has not heard of everything for too long, and gives Unknown for what is not revoked");
+    }
+}
+
+pub(super) fn cannot_follow(error: &str) {
+    event!(warn, "the log of the writer cannot be read on", error = error);
+}
+
+pub(super) fn reread(rereads: u64) {
+    event!(warn, "the log of the writer is no longer what was read: everything is read again", rereads = rereads);
+}
