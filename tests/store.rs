@@ -472,3 +472,37 @@ fn the_filter_grows_without_maintenance_too() {
     let stats = store.stats();
     assert!((200_000..1_000_000).contains(&stats.filter_bytes), "{}", stats.filter_bytes);
 }
+
+#[test]
+fn a_tool_keeps_the_limits_that_the_service_has_recorded() {
+    let (clock, disk) = (clock(), MemoryStorage::new());
+    let service = || {
+        let limited = options(&clock).leeway(Duration::from_secs(10)).retention_grace(Duration::from_secs(70));
+        limited
+            .max_credential_age(Duration::from_secs(1_000))
+            .tenant_max_credential_age("acme", Duration::from_secs(500))
+    };
+    drop(service().open_on(Arc::new(disk.clone())).unwrap());
+    let recorded = disk.files();
+    let tool = options(&clock).keep_recorded_limits(true).open_on(Arc::new(disk.clone())).unwrap();
+    let log = |files: std::collections::BTreeMap<String, Vec<u8>>| files["wal-0000000000000001.log"].clone();
+    assert_eq!(log(disk.files()), log(recorded), "nothing is recorded anew");
+    assert!(matches!(
+        effect(tool.check(&Credential::new().user("u").issued_at(secs(-1_001)))),
+        Effect::TooOld { limit } if limit == Duration::from_secs(1_000)
+    ));
+    // What it writes is forgotten by these limits, and no sooner.
+    tool.revoke(Revocation::of(Subject::token("t")).until(secs(100))).unwrap();
+    tool.revoke(Revocation::of(Subject::user("bob").in_tenant("acme"))).unwrap();
+    clock.advance(Duration::from_secs(180));
+    assert_eq!((tool.maintain().forgotten, tool.len()), (0, 2), "exp, leeway and grace");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!((tool.maintain().forgotten, tool.len()), (1, 1));
+    clock.advance(Duration::from_secs(391));
+    assert_eq!((tool.maintain().forgotten, tool.len()), (1, 0), "the age of the tenant, and grace");
+    tool.snapshot().unwrap();
+    drop(tool);
+    // The service finds its limits, and makes up for none.
+    let service = service().open_on(Arc::new(disk)).unwrap();
+    assert_eq!(service.list(), [], "no floor");
+}

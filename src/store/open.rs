@@ -44,6 +44,18 @@ impl Options {
         let mut tenants = self.policy.tenant_max_age.keys();
         tenants.try_for_each(|tenant| Subject::tenant(&**tenant).validate()).map_err(OpenError::Tenant)
     }
+
+    /// The same options with limits that are recorded, but for those of tenants, who are recorded without their names.
+    fn limited(&self, recorded: &Limits) -> Self {
+        let mut options = self.clone();
+        let policy = &mut options.policy;
+        let kept = Duration::from_nanos(recorded.kept);
+        (policy.leeway, policy.grace) = (Duration::from_nanos(recorded.leeway), kept);
+        policy.skew = policy.skew.min(kept);
+        policy.max_age = recorded.max_age.map(Duration::from_nanos);
+        policy.tenant_max_age.clear();
+        options
+    }
 }
 
 impl Store {
@@ -136,10 +148,14 @@ impl Engine {
         let recorded = recorded.into_inner().unwrap_or_else(|| limits(&Options::default().policy, &recovered.keyring));
         let snapshotter = Snapshotter::new(storage, recovered.identity, recovered.journal.spare());
         let keys = (recovered.keyring, recovered.kept_key);
+        let options = if options.keep_limits { &options.limited(&recorded) } else { options };
         let mut shared = Shared::new(options, keys, denylist, recovered.report, recovered.last_reading);
         shared.counters.log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
         shared.counters.snapshot_bytes.store(recovered.snapshot_bytes, Ordering::Relaxed);
         let mut journal = recovered.journal;
+        if options.keep_limits {
+            shared.limits.tenants.clone_from(&recorded.tenants);
+        }
         let seen = recovered.last_reading.map_or(Timestamp::MIN, |last| last.wall);
         shared.settle_limits(&mut journal, &recorded, seen, options.accept_clock).map_err(RecoveryError::from)?;
         Ok((Self::new(options, shared, Some(snapshotter)), journal))

@@ -66,6 +66,7 @@ pub struct Options {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) background: bool,
     pub(super) stale_after: Duration,
+    pub(super) keep_limits: bool,
     pub(super) segment_bytes: u64,
     pub(super) snapshot_after_bytes: u64,
 }
@@ -92,6 +93,7 @@ impl Default for Options {
             clock: Arc::new(SystemClock::new()),
             background: true,
             stale_after: Duration::from_secs(5),
+            keep_limits: false,
             segment_bytes: 4 * 1024 * 1024,
             snapshot_after_bytes: 16 * 1024 * 1024,
         }
@@ -182,6 +184,14 @@ impl Options {
     /// on. Without this, verdicts are [`Unknown`](crate::Verdict::Unknown) until the clock catches up. Default: false.
     pub fn accept_clock(mut self, accept: bool) -> Self {
         self.accept_clock = accept;
+        self
+    }
+
+    /// Keeps the leeway, the retention grace and the maximum ages with which the store was opened last, in place of these options': for
+    /// tools that change a store whose limits are another program's to say. Ages of single tenants are kept for what is
+    /// forgotten; a check here does not apply them, for it does not know the tenants' names. Default: false.
+    pub fn keep_recorded_limits(mut self, keep: bool) -> Self {
+        self.keep_limits = keep;
         self
     }
 
