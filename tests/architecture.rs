@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
 ];
 
 /// What stands at the edge: behind features, and on what anybody outside could use.
-const EDGES: [&str; 3] = ["service", "telemetry", "wire"];
+const EDGES: [&str; 4] = ["bin", "service", "telemetry", "wire"];
 
 fn files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {

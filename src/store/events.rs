@@ -14,7 +14,7 @@ macro_rules! event {
         #[cfg(feature = "tracing")]
         tracing::$level!(target: "rescind::store", $($name = $value,)* $message);
         #[cfg(not(feature = "tracing"))]
-        { $(_ = &$value;)* }
+        { _ = $message; $(_ = &$value;)* }
     }};
 }
 

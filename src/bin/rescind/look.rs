@@ -1,0 +1,342 @@
+//! Commands that look: inspect, list, explain, verify, salvage.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rescind::storage::{DirectoryError, FileStorage, Storage};
+use rescind::{
+    CopyError, Damage, Effect, Explanation, Fact, Key, Options, SalvageError, Store, Subject, Timestamp, salvage_on,
+    verify_on,
+};
+use serde_json::{Value, json};
+
+use crate::Answer;
+use crate::arguments::{KindArgument, Subjects};
+use crate::output::{Failure, Out, number};
+use crate::progress::Watched;
+
+/// The store as it is now, whoever holds it.
+fn open(directory: &Path, key: Option<Key>) -> Result<Store, Failure> {
+    let options = Options::new().background(false);
+    let options = if let Some(key) = key { options.key(key) } else { options };
+    Ok(options.open_read_only(directory)?)
+}
+
+pub(crate) fn inspect(out: &mut Out, directory: &Path, key: Option<Key>) -> Result<Answer, Failure> {
+    let key_is_given = key.is_some();
+    let store = open(directory, key)?;
+    let stats = store.stats();
+    let holder = match FileStorage::open_read_only(directory) {
+        Err(DirectoryError::InUse { pid, .. }) => Some(pid),
+        _ => None,
+    };
+    let storage = FileStorage::open_beside(directory)?;
+    let cannot = |error| Failure::Cannot(format!("cannot list {}: {error}", directory.display()));
+    let names = storage.list().map_err(cannot)?;
+    // A file that has just been removed is none.
+    let files: Vec<(String, u64)> = names
+        .into_iter()
+        .filter_map(|name| Some((storage.open(&name).ok()?.len().ok()?, name)))
+        .map(|(bytes, name)| (name, bytes))
+        .collect();
+    let recovery = &stats.recovery;
+    let is_json = out.json(|| {
+        json!({
+            "directory": directory.display().to_string(),
+            "held": holder.is_some(),
+            "held_by": holder.flatten(),
+            "key_id": store.key_id().to_string(),
+            "key_is_kept": !key_is_given,
+            "entries": stats.entries,
+            "entries_by_kind": stats.entries_by_kind.iter().map(|(kind, count)| (kind.to_string(), json!(count)))
+                .collect::<serde_json::Map<_, _>>(),
+            "snapshot": recovery.snapshot_batch.map(|batch| json!({ "batch": batch, "records": recovery.snapshot_records })),
+            "log": { "batches": recovery.log_batches, "records": recovery.log_records, "torn_tail_bytes": recovery.torn_tail_bytes },
+            "damaged_snapshots": recovery.damaged_snapshots,
+            "files": files.iter().map(|(name, bytes)| json!({ "name": name, "bytes": bytes })).collect::<Vec<_>>(),
+        })
+    })?;
+    if is_json {
+        return Ok(Answer::Yes);
+    }
+    out.line(format_args!("store      {}", directory.display()))?;
+    out.line(match holder {
+        Some(Some(pid)) => format!("held by    process {pid}"),
+        Some(None) => "held by    a process".to_owned(),
+        None => "held by    nobody".to_owned(),
+    })?;
+    let kept = if key_is_given { "configured" } else { "kept in the directory" };
+    out.line(format_args!("key        {} ({kept})", store.key_id()))?;
+    let kinds: Vec<String> = stats
+        .entries_by_kind
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| format!("{} {kind}", number(*count as u64)))
+        .collect();
+    let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+    out.line(format_args!("entries    {}{kinds}", number(stats.entries as u64)))?;
+    out.line(match recovery.snapshot_batch {
+        Some(batch) => format!("snapshot   of batch {}, {} records", number(batch), number(recovery.snapshot_records)),
+        None => "snapshot   none yet".to_owned(),
+    })?;
+    out.line(format_args!(
+        "log        {} batches since, {} records",
+        number(recovery.log_batches),
+        number(recovery.log_records)
+    ))?;
+    if recovery.torn_tail_bytes > 0 {
+        out.line(format_args!(
+            "torn tail  {} bytes, never acknowledged; whoever opens it next wipes them",
+            number(recovery.torn_tail_bytes)
+        ))?;
+    }
+    for name in &recovery.damaged_snapshots {
+        out.line(format_args!("damaged    {name}, the snapshot before it is used: see `rescind verify`"))?;
+    }
+    out.line("")?;
+    let rows: Vec<[String; 2]> = files.into_iter().map(|(name, bytes)| [name, number(bytes)]).collect();
+    out.table(["file", "bytes"], &rows)?;
+    Ok(Answer::Yes)
+}
+
+pub(crate) fn list(
+    out: &mut Out,
+    directory: &Path,
+    key: Option<Key>,
+    kind: Option<KindArgument>,
+    denied: bool,
+) -> Result<Answer, Failure> {
+    let store = open(directory, key)?;
+    let mut found = store.list();
+    found.retain(|one| kind.is_none_or(|kind| kind.kind() == one.subject.kind) && (!denied || one.denies()));
+    found.sort_by(|a, b| (a.subject, &a.label, a.digest.as_bytes()).cmp(&(b.subject, &b.label, b.digest.as_bytes())));
+    if out.json(|| Value::Array(found.iter().map(explanation).collect()))? {
+        return Ok(Answer::of(!found.is_empty()));
+    }
+    if found.is_empty() {
+        out.line("nothing is known of any user, client, device, group or tenant")?;
+        return Ok(Answer::No);
+    }
+    let mut rows = Vec::new();
+    for one in &found {
+        let name = one.label.clone().unwrap_or_else(|| format!("#{}", one.digest));
+        for fact in &one.facts {
+            rows.push([
+                one.subject.to_string(),
+                name.clone(),
+                effect(fact),
+                fact.since.to_string(),
+                fact.reason.to_string(),
+                fact.actor.as_deref().unwrap_or("-").to_owned(),
+            ]);
+        }
+    }
+    out.table(["kind", "name", "effect", "since", "reason", "by"], &rows)?;
+    Ok(Answer::Yes)
+}
+
+pub(crate) fn explain(
+    out: &mut Out,
+    directory: &Path,
+    key: Option<Key>,
+    subjects: &Subjects,
+) -> Result<Answer, Failure> {
+    let subjects = subjects.read()?;
+    let store = open(directory, key)?;
+    let mut known = Vec::new();
+    for subject in &subjects {
+        let found = store.explain(subject).map_err(|error| Failure::Usage(error.to_string()))?;
+        known.push((subject, found));
+    }
+    let all = known.iter().all(|(_, found)| found.is_some());
+    let json_of = |(subject, found): &(&Subject, Option<Explanation>)| {
+        found.as_ref().map_or_else(|| json!({ "kind": subject.kind().as_str(), "known": false }), explanation)
+    };
+    if out.json(|| Value::Array(known.iter().map(json_of).collect()))? {
+        return Ok(Answer::of(all));
+    }
+    for (subject, found) in &known {
+        let name = subject.label().map_or_else(String::new, |label| format!(" {label}"));
+        match found {
+            None => out.line(format_args!("{}{name}: nothing is known of it", subject.kind()))?,
+            Some(found) => {
+                let state = if found.denies() { "denied" } else { "not denied" };
+                out.line(format_args!("{}{name}: {state}", found.subject))?;
+                for fact in &found.facts {
+                    let by = fact.actor.as_deref().map_or_else(String::new, |actor| format!(", by {actor}"));
+                    out.line(format_args!("  {} since {} ({}{by})", effect(fact), fact.since, fact.reason))?;
+                }
+                if let Some(until) = found.until {
+                    let until = if until == Timestamp::MAX {
+                        "kept for good".to_owned()
+                    } else {
+                        format!("kept until {until}")
+                    };
+                    out.line(format_args!("  {until}"))?;
+                }
+            }
+        }
+    }
+    Ok(Answer::of(all))
+}
+
+/// What a fact says, for people.
+fn effect(fact: &Fact) -> String {
+    let mut text = match fact.effect {
+        Effect::Reauthenticate { epoch } => format!("must log in again, if before {epoch}"),
+        Effect::Reissue { epoch } => format!("needs a fresh token, if before {epoch}"),
+        other => other.to_string(),
+    };
+    if fact.spared_sessions > 0 {
+        text.push_str(&format!(", {} spared", fact.spared_sessions));
+    }
+    if fact.undone {
+        text.push_str(", undone");
+    }
+    text
+}
+
+/// The same, for programs.
+fn explanation(found: &Explanation) -> Value {
+    let facts = found.facts.iter().map(|fact| {
+        let (effect, epoch) = match fact.effect {
+            Effect::Revoked => ("revoked", None),
+            Effect::Disabled => ("disabled", None),
+            Effect::Reauthenticate { epoch } => ("reauthenticate", Some(epoch.to_string())),
+            Effect::Reissue { epoch } => ("reissue", Some(epoch.to_string())),
+            _ => ("other", None),
+        };
+        json!({
+            "effect": effect, "epoch": epoch, "since": fact.since.to_string(), "reason": fact.reason.as_str(),
+            "actor": fact.actor, "spared_sessions": fact.spared_sessions, "undone": fact.undone,
+        })
+    });
+    json!({
+        "kind": found.subject.kind.as_str(),
+        "known": true,
+        "in_tenant": found.subject.in_tenant,
+        "at_issuer": found.subject.at_issuer,
+        "name": found.label,
+        "digest": found.digest.to_string(),
+        "denied": found.denies(),
+        "facts": facts.collect::<Vec<_>>(),
+        "until": found.until.filter(|until| *until != Timestamp::MAX).map(|until| until.to_string()),
+    })
+}
+
+pub(crate) fn verify(out: &mut Out, directory: &Path) -> Result<Answer, Failure> {
+    // Once for the survey, once for what opening it would find.
+    let storage = Watched::new(FileStorage::open_read_only(directory)?, "reading", 2)?;
+    let found = verify_on(&storage).map_err(|error| Failure::Cannot(error.to_string()))?;
+    drop(storage);
+    let answer = Answer::of(found.is_sound());
+    let recovery = found.recovery.as_ref().err().map(ToString::to_string);
+    let is_json = out.json(|| {
+        json!({
+            "sound": found.is_sound(),
+            "files": found.files.iter().map(|file| json!({
+                "name": file.name, "bytes": file.bytes, "records": file.records,
+                "first_batch": file.batches.map(|(first, _)| first), "last_batch": file.batches.map(|(_, last)| last),
+            })).collect::<Vec<_>>(),
+            "damage": damage_json(&found.damage),
+            "missing_batches": found.missing_batches.iter().map(|range| json!([range.start(), range.end()])).collect::<Vec<_>>(),
+            "torn_tail_bytes": found.torn_tail_bytes,
+            "does_not_open": recovery,
+        })
+    })?;
+    if is_json {
+        return Ok(answer);
+    }
+    let rows: Vec<[String; 4]> = found
+        .files
+        .iter()
+        .map(|file| {
+            let batches = file.batches.map_or_else(|| "-".to_owned(), |(first, last)| format!("{first}-{last}"));
+            [file.name.clone(), number(file.bytes), batches, number(file.records)]
+        })
+        .collect();
+    out.table(["file", "bytes", "batches", "records"], &rows)?;
+    out.line("")?;
+    say_damage(out, &found.damage, &found.missing_batches, found.torn_tail_bytes)?;
+    if found.is_sound() {
+        out.line("sound: everything is as it was written")?;
+    } else {
+        match recovery {
+            Some(error) => out.line(format_args!("damaged, and it does not open: {error}"))?,
+            None => out.line("damaged, and it opens: what opening reads is whole")?,
+        }
+    }
+    Ok(answer)
+}
+
+fn damage_json(damage: &[Damage]) -> Value {
+    let one = |damage: &Damage| json!({ "file": damage.file, "offset": damage.offset, "bytes": damage.bytes, "what": damage.what });
+    Value::Array(damage.iter().map(one).collect())
+}
+
+fn say_damage(
+    out: &mut Out,
+    damage: &[Damage],
+    missing: &[std::ops::RangeInclusive<u64>],
+    torn_tail_bytes: u64,
+) -> Result<(), Failure> {
+    if !damage.is_empty() {
+        let rows: Vec<[String; 4]> = damage
+            .iter()
+            .map(|one| [one.file.clone(), number(one.offset), number(one.bytes), one.what.to_owned()])
+            .collect();
+        out.table(["damaged file", "at byte", "bytes", "what"], &rows)?;
+        out.line("")?;
+    }
+    if !missing.is_empty() {
+        let ranges: Vec<String> = missing.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
+        out.line(format_args!("missing batches: {}", ranges.join(", ")))?;
+    }
+    if torn_tail_bytes > 0 {
+        out.line(format_args!(
+            "torn tail: {} bytes that were never acknowledged as durable; that is no damage",
+            number(torn_tail_bytes)
+        ))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn salvage(out: &mut Out, from: &Path, into: &Path) -> Result<Answer, Failure> {
+    let source = Watched::new(FileStorage::open_read_only(from)?, "reading", 1)?;
+    let target = FileStorage::open(into).map_err(|error| SalvageError::from(CopyError::from(error)))?;
+    let report = salvage_on(&source, Arc::new(target))?;
+    drop(source);
+    let is_whole = report.missing_batches.is_empty();
+    let is_json = out.json(|| {
+        json!({
+            "entries": report.entries,
+            "records": report.records,
+            "damage": damage_json(&report.damage),
+            "missing_batches": report.missing_batches.iter().map(|range| json!([range.start(), range.end()])).collect::<Vec<_>>(),
+            "torn_tail_bytes": report.torn_tail_bytes,
+            "has_key": report.has_key,
+        })
+    })?;
+    if is_json {
+        return Ok(Answer::of(is_whole));
+    }
+    say_damage(out, &report.damage, &report.missing_batches, report.torn_tail_bytes)?;
+    out.line(format_args!(
+        "saved {} entries of {} records into {}",
+        number(report.entries),
+        number(report.records),
+        into.display()
+    ))?;
+    if !report.has_key {
+        out.line("the key was not there: open the new store with the one that was configured, or not at all")?;
+    }
+    if is_whole {
+        out.line("nothing that was on disk is missing")?;
+    } else {
+        out.line(
+            "something may be lost: whoever was revoked in a missing batch may be let in. If it is not known who that was, \
+             revoke everyone",
+        )?;
+    }
+    Ok(Answer::of(is_whole))
+}

@@ -1,0 +1,347 @@
+//! Every command: what people read, what programs read, and the exit code.
+
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rescind::audit::JsonLines;
+use rescind::{Credential, Options, Revocation, Store, Subject, Verdict};
+use tempfile::TempDir;
+
+use super::{Ran, rescind, rescind_told};
+
+struct Place {
+    _parent: TempDir,
+    path: PathBuf,
+}
+
+impl Place {
+    /// A store that its service has made, with names, and closed.
+    fn new() -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("revocations");
+        let place = Self { _parent: parent, path };
+        let store = place.options().open(&place.path).unwrap();
+        store.revoke(Revocation::of(Subject::token("hush-jti")).by("alice")).unwrap();
+        store.revoke(Revocation::of(Subject::user("mallory").in_tenant("acme")).by("hr-system")).unwrap();
+        store.close().unwrap();
+        place
+    }
+
+    fn options(&self) -> Options {
+        Options::new().retain_labels(true).segment_bytes(64 * 1024)
+    }
+
+    fn store(&self) -> Store {
+        self.options().open(&self.path).unwrap()
+    }
+
+    fn run(&self, command: &[&str], more: &[&str]) -> Ran {
+        self.run_told(command, more, "")
+    }
+
+    fn run_told(&self, command: &[&str], more: &[&str], input: &str) -> Ran {
+        let path = self.path.to_str().unwrap();
+        let ran = rescind_told(command.iter().chain([&path]).chain(more), input);
+        assert!(!ran.out.contains("hush") && !ran.err.contains("hush"), "{} {}", ran.out, ran.err);
+        ran
+    }
+
+    fn is_denied(&self, credential: &Credential<'_>) -> bool {
+        matches!(self.store().check(credential), Verdict::Revoked(_))
+    }
+}
+
+#[test]
+fn inspect_shows_what_is_there_also_while_a_process_holds_it() {
+    let place = Place::new();
+    let ran = place.run(&["inspect"], &[]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for wanted in
+        ["held by    nobody", "entries    2 (1 token, 1 user)", "kept in the directory", "wal-0000000000000001.log"]
+    {
+        assert!(ran.out.contains(wanted), "{wanted} is not in\n{}", ran.out);
+    }
+    let store = place.store();
+    store.revoke(Revocation::of(Subject::session("hush-sid"))).unwrap();
+    let json = place.run(&["inspect", "--json"], &[]).json();
+    assert_eq!((&json["held"], &json["held_by"]), (&true.into(), &std::process::id().into()));
+    assert_eq!((&json["entries"], &json["entries_by_kind"]["session"]), (&3.into(), &1.into()));
+    assert_eq!(json["key_id"], store.key_id().to_string());
+}
+
+#[test]
+fn what_writes_refuses_a_directory_that_a_process_holds() {
+    let place = Place::new();
+    let store = place.store();
+    let before = (store.len(), fs::read(place.path.join("wal-0000000000000001.log")).unwrap());
+    let subject = &["user:bob"][..];
+    for (command, more) in [
+        ("revoke", subject),
+        ("disable", subject),
+        ("enable", subject),
+        ("lift", subject),
+        ("snapshot", &[]),
+        ("verify", &[]),
+        ("salvage", &["/nonexistent/place"]),
+    ] {
+        let ran = place.run(&[command], more);
+        let wanted = format!("is held by process {}: have that process do it, or stop it first", std::process::id());
+        assert!(ran.code == 3 && ran.err.contains(&wanted), "{command}: {} {}", ran.code, ran.err);
+        let json: serde_json::Value = serde_json::from_str(&place.run(&[command, "--json"], more).err).unwrap();
+        assert_eq!(json["code"], 3);
+    }
+    assert!((store.len(), fs::read(place.path.join("wal-0000000000000001.log")).unwrap()) == before);
+}
+
+#[test]
+fn whoever_is_revoked_is_denied_and_a_lift_takes_it_back() {
+    let place = Place::new();
+    let bob = Credential::new().user("bob").tenant("acme").issued_at_secs(1_700_000_000);
+    let said = |ran: Ran, code: i32, wanted: &str| {
+        assert!(ran.code == code && ran.out.trim_end() == wanted, "{} {:?} {}", ran.code, ran.out, ran.err);
+    };
+    said(place.run(&["revoke"], &["user:bob", "--tenant", "acme", "--reason", "offboarding"]), 0, "revoked 1");
+    assert!(place.is_denied(&bob));
+    said(place.run(&["lift"], &["user:bob", "--tenant", "acme"]), 0, "lifted 1");
+    assert!(!place.is_denied(&bob));
+    said(place.run(&["lift"], &["user:bob", "--tenant", "acme"]), 1, "nothing was lifted: there was nothing to do");
+    said(place.run(&["disable"], &["user:bob", "user:carol", "--tenant", "acme"]), 0, "disabled 2");
+    assert!(place.is_denied(&bob));
+    said(
+        place.run(&["enable"], &["user:bob", "user:dave", "--tenant", "acme"]),
+        0,
+        "enabled 1 of 2; of the others there was nothing to do",
+    );
+    // Tokens from a pipe, so that they are in nobody's list of processes.
+    let piped = place.run_told(
+        &["revoke"],
+        &["token:-", "opaque-token:-", "session:-", "--until", "1h"],
+        "hush-1\nhush-2\nhush-3\n",
+    );
+    said(piped, 0, "revoked 3");
+    for credential in [
+        Credential::new().token("hush-1"),
+        Credential::new().opaque_token("hush-2"),
+        Credential::new().session("hush-3"),
+    ] {
+        assert!(place.is_denied(&credential), "{credential:?}");
+    }
+    let json = place
+        .run(&["revoke", "--json"], &["everyone", "--issuer", "https://id.example", "--spare-session", "s"])
+        .json();
+    assert_eq!((&json["asked"], &json["changed"]), (&1.into(), &1.into()));
+    let spared = Credential::new().user("u").issuer("https://id.example").session("s").issued_at_secs(1_700_000_000);
+    assert!(!place.is_denied(&spared) && place.is_denied(&spared.session("other")));
+}
+
+#[test]
+fn a_command_that_makes_no_sense_says_so_and_changes_nothing() {
+    let place = Place::new();
+    let log = || fs::read(place.path.join("wal-0000000000000001.log")).unwrap();
+    let before = log();
+    for (arguments, wanted) in [
+        (&["revoke", "alice"][..], "say kind:id"),
+        (&["revoke", "person:alice"], "there is no such kind"),
+        (&["revoke", "opaque-token:hush"], "does not belong on a command line"),
+        (&["revoke", "user:alice", "--until", "1h"], "leave out until"),
+        (&["revoke", "token:t", "--until", "yesterday"], "RFC 3339"),
+        (&["revoke", "token:t", "--until", "2020-01-01T00:00:00Z"], "has passed"),
+        (&["revoke", "user:alice", "--at", "2100-01-01T00:00:00Z"], "after now"),
+        (&["revoke", "token:-"], "needs a line on standard input"),
+        (&["disable", "token:t"], "cannot be disabled"),
+        (&["explain", "user:"], "empty"),
+        (&["revoke"], "required"),
+        (&["nonsense"], "unrecognized subcommand"),
+    ] {
+        let ran = place.run(&arguments[..1], &arguments[1..]);
+        assert!(ran.code == 2 && ran.err.contains(wanted), "{arguments:?}: {} {}", ran.code, ran.err);
+    }
+    assert!(log() == before);
+}
+
+#[test]
+fn nothing_is_made_by_mistake_and_what_cannot_be_opened_says_why() {
+    let place = Place::new();
+    let missing = place.path.with_file_name("missing");
+    for command in [&["inspect"][..], &["verify"], &["list"], &["revoke", "user:x"], &["snapshot"]] {
+        let mut arguments = vec![command[0], missing.to_str().unwrap()];
+        arguments.extend(&command[1..]);
+        let ran = rescind(&arguments);
+        assert!(ran.code == 4 && ran.err.contains("does not exist"), "{command:?}: {} {}", ran.code, ran.err);
+        assert!(!missing.exists());
+    }
+    let key = place.path.with_file_name("key");
+    fs::write(&key, "5".repeat(64)).unwrap();
+    let ran = place.run(&["inspect", "--key-file", key.to_str().unwrap()], &[]);
+    assert!(ran.code == 4 && ran.err.contains("configure the key it was made with"), "{}", ran.err);
+    fs::write(&key, "short").unwrap();
+    let ran = place.run(&["inspect", "--key-file", key.to_str().unwrap()], &[]);
+    assert!(ran.code == 4 && ran.err.contains("neither 32 bytes nor 64 hexadecimal digits"), "{}", ran.err);
+}
+
+#[test]
+fn a_store_with_a_configured_key_is_opened_with_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let (path, key) = (parent.path().join("revocations"), parent.path().join("key"));
+    let open = || Options::new().key(rescind::Key::from_bytes([0xab; 32])).open(&path).unwrap();
+    open().close().unwrap();
+    for written in [vec![0xab; 32], "ab".repeat(32).into_bytes(), format!("{}\n", "ab".repeat(32)).into_bytes()] {
+        fs::write(&key, written).unwrap();
+        let ran = rescind(["revoke", path.to_str().unwrap(), "token:t", "--key-file", key.to_str().unwrap()]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+    assert!(matches!(open().check(&Credential::new().token("t")), Verdict::Revoked(_)));
+    let ran = rescind(["inspect", path.to_str().unwrap()]);
+    assert!(ran.code == 4 && ran.err.contains("key"), "{}", ran.err);
+}
+
+#[test]
+fn list_and_explain_say_who_what_since_when_why_and_by_whom() {
+    let place = Place::new();
+    place.run(
+        &["disable"],
+        &["user:bob", "--tenant", "acme", "--by", "root", "--retain-names", "--reason", "compromise"],
+    );
+    let listed = place.run(&["list"], &[]);
+    assert_eq!(listed.code, 0);
+    let lines: Vec<&str> = listed.out.lines().collect();
+    assert!(lines[0].starts_with("kind            name     effect"), "{}", listed.out);
+    assert!(listed.out.contains("mallory") && listed.out.contains("hr-system") && listed.out.contains("compromise"));
+    let starts = |line: &str| line.find("user in tenant");
+    assert!(lines[1..].iter().all(|line| starts(line) == Some(0)), "{}", listed.out);
+    let json = place.run(&["list", "--json", "--kind", "user"], &[]).json();
+    let names: Vec<_> = json.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bob", "mallory"]);
+    assert_eq!(json[0]["facts"][0]["effect"], "disabled");
+    let none = place.run(&["list", "--kind", "group"], &[]);
+    assert_eq!((none.code, none.out.contains("nothing is known")), (1, true));
+
+    let known = place.run(&["explain"], &["user:mallory", "--tenant", "acme"]);
+    assert!(known.code == 0 && known.out.contains("user in tenant mallory: denied"), "{}", known.out);
+    assert!(known.out.contains("by hr-system)"), "{}", known.out);
+    let token = place.run_told(&["explain"], &["token:-"], "hush-jti\n");
+    assert!(token.code == 0 && token.out.starts_with("token: denied\n  revoked since"), "{}", token.out);
+    let unknown = place.run(&["explain"], &["user:mallory"]);
+    assert_eq!(
+        (unknown.code, unknown.out.trim_end()),
+        (1, "user mallory: nothing is known of it"),
+        "a narrower one is another"
+    );
+    let json = place.run(&["explain", "--json"], &["user:mallory", "user:nobody", "--tenant", "acme"]).json();
+    assert_eq!(
+        (&json[0]["denied"], &json[0]["facts"][0]["actor"], &json[1]["known"]),
+        (&true.into(), &"hr-system".into(), &false.into())
+    );
+}
+
+#[test]
+fn the_limits_of_the_service_stay_as_they_are() {
+    let place = Place::new();
+    let limited = || place.options().max_credential_age(std::time::Duration::from_secs(900));
+    limited().open(&place.path).unwrap().close().unwrap();
+    assert_eq!(place.run(&["revoke"], &["token:t"]).code, 0);
+    assert_eq!(place.run(&["snapshot"], &[]).code, 0);
+    // Had the tool recorded limits of its own, there would be a floor now to make up for it.
+    let store = limited().open(&place.path).unwrap();
+    assert!(store.list().iter().all(|known| known.subject.kind != rescind::Kind::Everyone), "{:?}", store.list());
+}
+
+#[test]
+fn an_audit_trail_gets_what_is_done_and_is_checked_and_followed() {
+    let place = Place::new();
+    let trail = place.path.with_file_name("audit.jsonl");
+    let trail = trail.to_str().unwrap();
+    drop(JsonLines::open(trail).unwrap());
+    let note = "left\u{1b}[31m the company";
+    for user in ["bob", "carol"] {
+        let subject = format!("user:{user}");
+        let ran = place.run(
+            &["revoke"],
+            &[&subject, "--retain-names", "--audit", trail, "--reason", "offboarding", "--note", note],
+        );
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+    let verified = rescind(["audit", "verify", trail]);
+    assert!(
+        verified.code == 0 && verified.out.starts_with("sound: 2 records, the last with hash "),
+        "{}",
+        verified.out
+    );
+    let tail = rescind(["audit", "tail", trail, "-n", "1"]);
+    assert!(
+        tail.out.contains("revoke  user carol by tester for offboarding: durable (left\u{fffd}[31m the company)"),
+        "{}",
+        tail.out
+    );
+    assert_eq!(tail.out.lines().count(), 1);
+    let json = rescind(["audit", "tail", trail, "--json", "-n", "1"]).json();
+    assert_eq!((&json["target"]["label"], &json["channel"]), (&"carol".into(), &"cli".into()));
+
+    // It is followed as it grows.
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_rescind"))
+        .args(["audit", "tail", trail, "-n", "0", "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    place.run(&["lift"], &["user:bob", "--audit", trail]);
+    let mut first = [0; 20];
+    follower.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+
+    let text = fs::read_to_string(trail).unwrap();
+    fs::write(trail, text.replacen("bob", "eve", 1)).unwrap();
+    let broken = rescind(["audit", "verify", trail]);
+    assert!(broken.code == 1 && broken.out.contains("line 1"), "{} {}", broken.code, broken.out);
+    assert_eq!(rescind(["audit", "verify", "--json", trail]).json()["sound"], false);
+    assert_eq!(rescind(["audit", "verify", "/nonexistent"]).code, 4);
+}
+
+#[test]
+fn bench_measures_and_leaves_nothing_behind() {
+    let parent = tempfile::tempdir().unwrap();
+    let arguments = ["bench", "--entries", "20000", "--directory", parent.path().to_str().unwrap()];
+    let json = rescind(arguments.iter().chain(&["--json"])).json();
+    for name in
+        ["check_clear_ns", "check_revoked_ns", "revoke_sync_us_p50", "revoke_sync_per_second", "bytes_per_entry"]
+    {
+        assert!(json[name].as_f64().unwrap() > 0.0, "{name}: {json}");
+    }
+    assert!(rescind(arguments).out.contains("a check that is clear"));
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn whoever_reads_a_part_is_no_error() {
+    let place = Place::new();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rescind"))
+        .args(["man"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    drop(place);
+}
+
+#[test]
+fn completions_and_manual_pages_are_what_their_readers_take() {
+    let bash = rescind(["completions", "bash"]);
+    let mut check = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut check.stdin.take().unwrap(), bash.out.as_bytes()).unwrap();
+    assert!(check.wait().unwrap().success() && bash.out.contains("salvage"));
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        assert!(rescind(["completions", shell]).out.contains("salvage"), "{shell}");
+    }
+    let man = rescind(["man"]);
+    assert!(man.out.contains(".TH rescind 1") && man.out.contains("Exit codes"), "{}", man.out);
+    let pages = tempfile::tempdir().unwrap();
+    assert_eq!(rescind(["man", pages.path().to_str().unwrap()]).code, 0);
+    for page in ["rescind.1", "rescind-revoke.1", "rescind-audit-tail.1"] {
+        assert!(pages.path().join(page).exists(), "{page}");
+    }
+}
