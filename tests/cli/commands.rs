@@ -59,7 +59,7 @@ fn inspect_shows_what_is_there_also_while_a_process_holds_it() {
     let ran = place.run(&["inspect"], &[]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     for wanted in
-        ["held by    nobody", "entries    2 (1 token, 1 user)", "kept in the directory", "wal-0000000000000001.log"]
+        ["held by    nobody", "entries    2 (token 1, user 1)", "kept in the directory", "wal-0000000000000001.log"]
     {
         assert!(ran.out.contains(wanted), "{wanted} is not in\n{}", ran.out);
     }

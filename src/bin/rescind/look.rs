@@ -71,7 +71,7 @@ pub(crate) fn inspect(out: &mut Out, directory: &Path, key: Option<Key>) -> Resu
         .entries_by_kind
         .iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(kind, count)| format!("{} {kind}", number(*count as u64)))
+        .map(|(kind, count)| format!("{kind} {}", number(*count as u64)))
         .collect();
     let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
     out.line(format_args!("entries    {}{kinds}", number(stats.entries as u64)))?;

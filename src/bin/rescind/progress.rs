@@ -7,10 +7,17 @@ use rescind::storage::{Storage, StorageFile};
 
 use crate::output::Failure;
 
-/// A bar of so many bytes, on standard error if that is a terminal.
-pub(crate) fn bar(what: &'static str, bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{msg} [{bar:40}] {bytes} of {total_bytes}, {eta} left");
+/// What is shorter is over before anybody has read a bar.
+const BYTES_MIN: u64 = 32 * 1024 * 1024;
+
+/// A bar of so many things, on standard error if that is a terminal.
+pub(crate) fn bar(what: &'static str, count: u64) -> ProgressBar {
+    styled(what, count, "{msg} [{bar:40}] {human_pos} of {human_len}, {eta} left")
+}
+
+fn styled(what: &'static str, length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(template);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar.with_message(what)
 }
@@ -37,7 +44,12 @@ impl<S: Storage> Watched<S> {
             // What cannot be opened is reported by whoever reads it.
             bytes += storage.open(&name).and_then(|file| file.len()).unwrap_or(0);
         }
-        Ok(Self { storage, bar: bar(what, bytes * times) })
+        let bytes = bytes * times;
+        let bar = match bytes {
+            BYTES_MIN.. => styled(what, bytes, "{msg} [{bar:40}] {bytes} of {total_bytes}, {eta} left"),
+            _ => ProgressBar::hidden(),
+        };
+        Ok(Self { storage, bar })
     }
 }
 
