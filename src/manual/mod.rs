@@ -4,6 +4,9 @@
 //! - [`identity`]: the two hashes, and what somebody without the key can and cannot do
 //! - [`format`](mod@format): the files, byte by byte, and what recovery makes of them
 //! - [`operations`]: running it: durability, errors, clocks, audit, backups
+//! - [`command_line`]: the program `rescind`
+//! - `axum`, `actix`, `tonic`: a service in each, with the feature `examples`
+//! - [`migrating_from_redis`], [`migrating_from_a_map`]: from what is there today
 //! - [`observability`]: figures, logs, what to alarm on
 //! - [`faults`]: what may go wrong, what then happens, which test backs it, and what is not promised
 //! - [`followers`]: a second process on the same host, which reads the log along
@@ -25,6 +28,28 @@ pub mod format {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("command_line.md")]
+pub mod command_line {}
+
+// Their snippets are tests, and need what the examples need.
+#[cfg(feature = "examples")]
+#[doc = include_str!("axum.md")]
+pub mod axum {}
+
+#[cfg(feature = "examples")]
+#[doc = include_str!("actix.md")]
+pub mod actix {}
+
+#[cfg(feature = "examples")]
+#[doc = include_str!("tonic.md")]
+pub mod tonic {}
+
+#[doc = include_str!("migrating_from_redis.md")]
+pub mod migrating_from_redis {}
+
+#[doc = include_str!("migrating_from_a_map.md")]
+pub mod migrating_from_a_map {}
 
 #[doc = include_str!("observability.md")]
 pub mod observability {}
