@@ -3,9 +3,10 @@
 
     RIVALS_RESULTS=benches/results.txt cargo run --release --manifest-path benches/rivals/Cargo.toml
     cargo bench --bench revoke && cargo bench --bench open
+    cargo bench --features examples,redis --bench service | grep ^service-overhead > benches/service.txt
     python3 benches/figures.py
 
-benches/results.txt holds the lines of the first command. The medians of criterion and their 95% confidence intervals go
+benches/results.txt holds the lines of the first command, benches/service.txt those of the third. The medians of criterion and their 95% confidence intervals go
 into benches/results.csv. Figures that were not measured are left out.
 """
 
@@ -20,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BENCHES = ROOT / "benches"
 RIVALS = BENCHES / "results.txt"
 CRITERION = BENCHES / "results.csv"
+SERVICE = BENCHES / "service.txt"
 CHART = BENCHES / "check.svg"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- figures: written by benches/figures.py -->", "<!-- end of figures -->"
@@ -294,11 +296,34 @@ def criterion_results():
         return {row["name"]: float(row["median_ns"]) for row in csv.DictReader(file)}
 
 
+SERVICES = {
+    "plain": "no layer",
+    "idle_layer": "a layer that does nothing",
+    "rescind": "`RevocationLayer`, asked for every request",
+    "redis": "Redis `EXISTS`, asked for every request",
+}
+
+
+def of_services():
+    """What a layer costs a service that says hello."""
+    if not SERVICE.exists():
+        return []
+    line = r"service-overhead (\w+) ratio=(\S+) \[(\S+)\.\.(\S+)\] requests_per_second=(\d+) rounds=(\d+) revoked=(\d+)"
+    rows, counts = [], set()
+    for name, ratio, least, most, rate, rounds, revoked in re.findall(line, SERVICE.read_text()):
+        counts.add((int(revoked), int(rounds)))
+        spread = "" if name == "plain" else f" [{float(least):.2f}..{float(most):.2f}]"
+        rows.append([SERVICES[name], f"{int(rate):,}", f"{float(ratio):.2f}{spread}"])
+    (revoked, rounds), = counts
+    head = f"an axum service under load, {revoked:,} tokens revoked"
+    return table([head, "requests a second", f"of those without, median of {rounds} rounds"], rows)
+
+
 def main():
     if not RIVALS.exists():
         raise SystemExit(f"{RIVALS} is missing: run the first command that {pathlib.Path(__file__).name} names")
     results = Results(RIVALS.read_text().splitlines())
-    parts = [of_checks(results), of_disks(results, criterion_results()), of_memory(results)]
+    parts = [of_checks(results), of_disks(results, criterion_results()), of_memory(results), of_services()]
     # A line needs two ends.
     if len(results.sizes()) > 1:
         CHART.write_text(chart(results))

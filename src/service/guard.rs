@@ -351,13 +351,13 @@ mod tests {
         let store = store();
         let none = None::<&super::super::RegisteredClaims>;
         assert_eq!(Guard::new(&store).admit_anonymous().admit(none), Ok(()));
-        store.close().unwrap();
         let careless = Guard::new(&store).dangerously_admit_unknown(|cause| cause == Cause::Closed);
+        let malformed = careless.check(&credential().user(""));
+        assert!(matches!(malformed, Err(Refusal::Unknown(Cause::MalformedClaim(_)))), "{malformed:?}");
+        store.close().unwrap();
         assert_eq!(careless.check(&credential()), Ok(()));
         let other = Guard::new(&store).dangerously_admit_unknown(|cause| cause == Cause::Stale);
         assert_eq!(other.check(&credential()), Err(Refusal::Unknown(Cause::Closed)));
-        let malformed = careless.check(&credential().user(""));
-        assert!(matches!(malformed, Err(Refusal::Unknown(Cause::MalformedClaim(_)))), "{malformed:?}");
     }
 
     #[test]

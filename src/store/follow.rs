@@ -139,7 +139,7 @@ impl Store {
 }
 
 impl Options {
-    /// [`Store::open_read_only`] with these options. Of the leeway the smaller of this and the writer's counts; ages that the
+    /// [`Store::open_read_only`] with these options; those that say how to write are without effect. Of the leeway the smaller of this and the writer's counts; ages that the
     /// writer limits are limited here in any case.
     ///
     /// # Errors
