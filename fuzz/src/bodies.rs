@@ -146,12 +146,25 @@ impl Seed {
 /// refused.
 fn opens_soundly(files: Files) -> Option<Vec<bool>> {
     let disk = MemoryStorage::from_files(files);
+    let follower = follow(&disk);
     let store = match open(&disk) {
         Ok(store) => store,
-        Err(OpenError::Recovery(_)) => return None,
+        Err(OpenError::Recovery(_)) => {
+            assert!(follower.is_none(), "what is refused is not followed either");
+            return None;
+        }
         Err(error) => panic!("a damaged store is refused as damaged: {error}"),
     };
     let (mut denied, mut len) = (denied_tokens(&store), store.len());
+    let follower = follower.expect("what opens can be followed");
+    let followed = denied_tokens(&follower);
+    // It may deny more: what is undone waits until that is known to be on disk.
+    assert!(denied.iter().zip(&followed).all(|(denied, followed)| *followed || !denied), "{denied:?} {followed:?}");
+    // The log goes on where recovery has left it.
+    follower.maintain();
+    let followed = denied_tokens(&follower);
+    assert!(denied.iter().zip(&followed).all(|(denied, followed)| *followed || !denied), "{denied:?} {followed:?}");
+    drop(follower);
     let is_set_aside = !store.stats().recovery.damaged_snapshots.is_empty();
     drop(store);
     if is_set_aside {
@@ -175,6 +188,18 @@ fn opens_soundly(files: Files) -> Option<Vec<bool>> {
         assert_eq!(denied_tokens(&store), denied);
     }
     Some(denied)
+}
+
+/// Opens a store read-only, which changes nothing; none if it is refused.
+fn follow(disk: &MemoryStorage) -> Option<Store> {
+    let (files, clock) = (disk.files(), ManualClock::at(Timestamp::from_secs(START_SECS)));
+    let follower = match options(&clock).open_read_only_on(Arc::new(disk.clone())) {
+        Ok(follower) => Some(follower),
+        Err(OpenError::Recovery(_)) => None,
+        Err(error) => panic!("a damaged store is refused as damaged: {error}"),
+    };
+    assert!(disk.files() == files && disk.operations() == 0, "whoever reads along changes nothing");
+    follower
 }
 
 fn options(clock: &ManualClock) -> Options {
