@@ -72,3 +72,37 @@ pub(super) fn read(storage: &dyn Storage, identity: StoreIdentity) -> Result<Tol
         _ => Told::Torn,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{KeyId, Timestamp};
+    use crate::storage::MemoryStorage;
+
+    /// The bytes of the manual's picture: a reader of another version finds them where they are.
+    #[test]
+    fn it_is_written_as_the_manual_says() {
+        let identity = StoreIdentity { store_id: [1; 16], key_id: KeyId::from_bytes([2; 16]) };
+        let reading = Reading { wall: Timestamp::from_nanos(3), boot: Duration::from_nanos(4), boot_id: 5 };
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        assert_eq!(read(&*storage, identity).unwrap(), Told::Nothing);
+        let mut fresh = Fresh::create(&storage, identity, 0, reading).unwrap();
+        fresh.write(6, reading).unwrap();
+        assert_eq!(read(&*storage, identity).unwrap(), Told::Until(6, reading));
+        let bytes = read_all(&*storage.open(FILE).unwrap(), 128).unwrap();
+        let words: Vec<u64> = bytes.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+        assert_eq!(&bytes[..8], b"RSCNDFRS");
+        assert_eq!(
+            (words[1], &words[6..12]),
+            (3 | 128 << 32, &[0, 6, 0, 3, 4, 5][..]),
+            "format and length, and the fields"
+        );
+        // Of another store, or torn: it says nothing.
+        let other = StoreIdentity { store_id: [9; 16], ..identity };
+        assert_eq!(read(&*storage, other).unwrap(), Told::Torn);
+        storage.open(FILE).unwrap().write_all_at(&[0xff], 60).unwrap();
+        assert_eq!(read(&*storage, identity).unwrap(), Told::Torn);
+    }
+}

@@ -1,7 +1,7 @@
 //! Every command: what people read, what programs read, and the exit code.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -279,15 +279,16 @@ fn an_audit_trail_gets_what_is_done_and_is_checked_and_followed() {
     let json = rescind(["audit", "tail", trail, "--json", "-n", "1"]).json();
     assert_eq!((&json["target"]["label"], &json["channel"]), (&"carol".into(), &"cli".into()));
 
-    // It is followed as it grows.
+    // It is followed as it grows: what is there is shown first, and then what comes.
     let mut follower = Command::new(env!("CARGO_BIN_EXE_rescind"))
-        .args(["audit", "tail", trail, "-n", "0", "--follow"])
+        .args(["audit", "tail", trail, "-n", "1", "--follow"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().contains("revoke  user carol"));
     place.run(&["lift"], &["user:bob", "--audit", trail]);
-    let mut first = [0; 20];
-    follower.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    assert!(lines.next().unwrap().contains("lift    user"));
     follower.kill().unwrap();
     follower.wait().unwrap();
 
