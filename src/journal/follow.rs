@@ -200,7 +200,10 @@ impl Follower {
                 break;
             }
             match header.kind {
-                FrameKind::End => return Ok(Taken::End),
+                FrameKind::End => {
+                    self.synced = self.synced.max(header.synced);
+                    return Ok(Taken::End);
+                }
                 FrameKind::Rows => return Err(corrupt(&self.name, self.offset, "a block of a snapshot")),
                 FrameKind::Records => {}
             }

@@ -139,8 +139,8 @@ impl Store {
 }
 
 impl Options {
-    /// [`Store::open_read_only`] with these options; those that say how to write are without effect. Of the leeway the smaller of this and the writer's counts; ages that the
-    /// writer limits are limited here in any case.
+    /// [`Store::open_read_only`] with these options; those that say how to write are without effect. Of the leeway the
+    /// smaller of this and the writer's counts; ages that the writer limits are limited here in any case.
     ///
     /// # Errors
     /// As [`Store::open_read_only`].
@@ -259,7 +259,8 @@ impl State {
         }
         match self.follower.told()? {
             Told::Nothing => self.writer_until = None,
-            Told::Torn => {}
+            // What it said before holds; if that is not known, nothing is.
+            Told::Torn => self.writer_until = self.writer_until.or(Some(0)),
             // What was said before this boot says nothing now.
             Told::Until(until, said) => {
                 let is_this_boot = said.boot_id == now.boot_id && said.boot <= now.boot;
@@ -289,11 +290,23 @@ impl State {
         // What had not been decided is read again, or was taken back.
         self.undecided.clear();
         self.take(loaded.into_inner());
+        self.hold_against_own(shared)?;
         if !self.read_on(shared, marked)? {
             return Ok(false);
         }
         self.reread = None;
         Ok(true)
+    }
+
+    /// What was not read while it was there may have been forgotten since, because it had expired: by no other limits than
+    /// those by which it expires here.
+    fn hold_against_own(&self, shared: &Shared) -> Result<(), RecoveryError> {
+        let policy = &shared.policy;
+        if self.limits.leeway >= nanos(policy.leeway) && self.limits.expired <= policy.expired {
+            return Ok(());
+        }
+        let error = std::io::Error::other("the writer's limits have changed meanwhile: open the store again");
+        Err(FileError::of("follow", "the log")(error).into())
     }
 
     /// Reads what has been written since; `false` if that does not follow what was read before.

@@ -252,6 +252,47 @@ fn the_writers_ages_are_limits_here_too() {
     }
 }
 
+#[test]
+fn whoever_was_too_far_behind_while_limits_changed_does_not_know() {
+    let clock = clock();
+    let (disk, writer, follower) = pair(&clock);
+    drop(writer);
+    // By a shorter leeway, something may have been forgotten that has not expired here.
+    let writer = options(&clock).leeway(Duration::from_secs(1)).open_on(Arc::new(disk)).unwrap();
+    follower.maintain();
+    assert_eq!(follower.check(&token("t")), Verdict::Clear, "whatever is written is read before it is forgotten");
+    for round in 0..3 {
+        for number in 0..100 {
+            revoke(&writer, format!("{round}-{number}"));
+        }
+        writer.snapshot().unwrap();
+    }
+    for _ in 0..1_000 {
+        clock.advance(Duration::from_millis(10));
+        follower.maintain();
+    }
+    assert!(is_denied(&follower, "0-0") && is_denied(&follower, "2-99"), "what it has read binds");
+    assert_eq!(follower.check(&token("t")), Verdict::Unknown(Cause::Stale));
+    assert!(following(&follower).error.unwrap().contains("limits have changed"));
+}
+
+#[test]
+fn what_is_undone_counts_once_the_log_has_gone_on_in_another_segment() {
+    let (clock, disk) = (clock(), MemoryStorage::new());
+    let writer = options(&clock).durability(Durability::Memory).open_on(Arc::new(disk.clone())).unwrap();
+    let follower = options(&clock).open_read_only_on(Arc::new(disk)).unwrap();
+    revoke(&writer, "t");
+    writer.lift(Subject::token("t")).unwrap();
+    writer.maintain();
+    follower.maintain();
+    assert!(is_denied(&follower, "t"), "nothing was synced");
+    for number in 0..40 {
+        revoke(&writer, format!("{number}"));
+    }
+    follower.maintain();
+    assert_eq!(follower.check(&token("t")), Verdict::Clear);
+}
+
 fn clock_secs(clock: &ManualClock) -> u64 {
     rescind::Clock::wall(clock).as_secs()
 }
