@@ -137,4 +137,18 @@ mod tests {
         assert_eq!(format!("{:?}", none.credential()), format!("{:?}", Credential::new()));
         assert_eq!(serde_json::to_string(&none).unwrap(), "{}");
     }
+
+    #[test]
+    fn a_number_that_is_no_time_is_not_lost() {
+        let store = crate::Store::in_memory();
+        for (claim, expected) in
+            [("iat", crate::Claim::IssuedAt), ("auth_time", crate::Claim::AuthTime), ("exp", crate::Claim::ExpiresAt)]
+        {
+            let claims: RegisteredClaims = serde_json::from_str(&format!(r#"{{"sub":"u","{claim}":-1}}"#)).unwrap();
+            let verdict = store.check(&claims.credential());
+            assert_eq!(verdict, crate::Verdict::Unknown(crate::Cause::MalformedClaim(expected)), "{claim}");
+            let text = format!(r#"{{"sub":"u","{claim}":"soon"}}"#);
+            assert!(serde_json::from_str::<RegisteredClaims>(&text).is_err(), "{claim}");
+        }
+    }
 }

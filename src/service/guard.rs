@@ -257,7 +257,7 @@ impl Guard {
 
     fn retry_after_secs(&self) -> u64 {
         let pause = self.0.retry_after;
-        pause.as_secs() + u64::from(pause.subsec_nanos() > 0)
+        pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0))
     }
 
     /// What a refused gRPC request is answered: the status code, and the metadata. UNAUTHENTICATED (16) stands for 401,
@@ -268,8 +268,10 @@ impl Guard {
         let challenge = refusal.challenge(self.0.realm.as_deref());
         let mut metadata: Vec<_> = challenge.map(|challenge| ("www-authenticate", challenge)).into_iter().collect();
         if let Refusal::Unknown(_) = refusal {
-            // What gRPC clients that retry look for, in milliseconds.
-            metadata.push(("grpc-retry-pushback-ms", self.0.retry_after.as_millis().to_string()));
+            // What gRPC clients that retry look for: milliseconds, as a signed number of 32 bits. Anything else tells them not
+            // to retry at all.
+            let pushback = i32::try_from(self.0.retry_after.as_millis()).unwrap_or(i32::MAX);
+            metadata.push(("grpc-retry-pushback-ms", pushback.to_string()));
             metadata.push(("retry-after", self.retry_after_secs().to_string()));
         }
         (code, metadata)
@@ -338,6 +340,32 @@ mod tests {
         assert_eq!((answer.status, header(&answer, "retry-after")), (503, Some("1")));
         assert_eq!(header(&answer, "www-authenticate"), None, "nobody is logged out");
         assert_eq!(header(&guard.retry_after(Duration::from_millis(2_001)).answer(&unknown), "retry-after"), Some("3"));
+    }
+
+    #[test]
+    fn any_pause_is_one_that_clients_can_read() {
+        let pauses = [
+            (Duration::ZERO, "0"),
+            (Duration::from_nanos(1), "1"),
+            (Duration::from_millis(1_500), "2"),
+            (Duration::MAX, "18446744073709551615"),
+        ];
+        for (pause, secs) in pauses {
+            let guard = Guard::new(&store()).retry_after(pause);
+            assert_eq!(header(&guard.answer(&Refusal::Unknown(Cause::Closed)), "retry-after"), Some(secs), "{pause:?}");
+        }
+    }
+
+    /// A number that is no signed one of 32 bits would tell a client never to retry.
+    #[cfg(any(feature = "tower", feature = "tonic"))]
+    #[test]
+    fn any_pause_is_one_that_grpc_clients_can_read() {
+        for (pause, millis) in [(Duration::from_millis(1_500), "1500"), (Duration::from_hours(24 * 365), "2147483647")]
+        {
+            let (code, metadata) = Guard::new(&store()).retry_after(pause).grpc(&Refusal::Unknown(Cause::Closed));
+            assert_eq!(code, 14);
+            assert!(metadata.contains(&("grpc-retry-pushback-ms", millis.to_owned())), "{metadata:?}");
+        }
     }
 
     #[test]
