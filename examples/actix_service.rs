@@ -3,42 +3,35 @@
 //! `cargo run --features examples --example actix_service`, and then as with `axum_service`.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "an example lives in real time, and prints")]
 
+mod issuer;
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix_web::dev::{Service, ServiceRequest};
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use actix_web::web::{self, Data, Query};
 use actix_web::{App, HttpMessage, HttpResponse, HttpServer, error};
-use jsonwebtoken::{DecodingKey, EncodingKey, Header, TokenData, Validation, decode, encode};
+use issuer::Issuer;
+use jsonwebtoken::TokenData;
 use rescind::service::{Guard, RegisteredClaims, RevocationMiddleware};
-use rescind::{Key, Options, Reason, Revocation, Store, Subject};
+use rescind::{Options, Reason, Revocation, Store, Subject};
 use serde::Deserialize;
-
-struct Keys {
-    sign: EncodingKey,
-    verify: DecodingKey,
-}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A real service opens a directory. This one lasts as long as the process.
     let store = Options::new().max_credential_age(std::time::Duration::from_secs(3600)).open_in_memory()?;
-    // Real tokens are signed by an issuer with a key of its own, and verified with its public one.
-    let secret = format!("{:?}{:?}", Key::generate()?, SystemTime::now());
-    let keys = Arc::new(Keys {
-        sign: EncodingKey::from_secret(secret.as_bytes()),
-        verify: DecodingKey::from_secret(secret.as_bytes()),
-    });
+    let issuer = Arc::new(Issuer::new()?);
     let guard = Guard::new(&store).realm("orders");
     let server = HttpServer::new(move || {
-        let keys = Arc::clone(&keys);
+        let issuer = Arc::clone(&issuer);
         let orders = web::scope("/orders")
             // What is wrapped last runs first: tokens are verified, and then it is asked whether they are revoked.
             .wrap(RevocationMiddleware::<TokenData<RegisteredClaims>>::new(guard.clone()))
             .wrap_fn({
-                let keys = Arc::clone(&keys);
+                let issuer = Arc::clone(&issuer);
                 move |request, service| {
-                    let verified = verify(&request, &keys);
+                    let verified = verify(&request, &issuer);
                     let served = verified.map(|()| service.call(request));
                     async move { served?.await }
                 }
@@ -46,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .route("", web::get().to(async || "three orders\n"));
         App::new()
             .app_data(Data::new(store.clone()))
-            .app_data(Data::from(keys))
+            .app_data(Data::from(issuer))
             .service(orders)
             .route("/login", web::get().to(login))
             .route("/admin/revoke", web::post().to(revoke))
@@ -61,11 +54,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Verifies the token, and leaves its claims in the extensions. Who brings none is refused by the guard.
-fn verify(request: &ServiceRequest, keys: &Keys) -> Result<(), actix_web::Error> {
+fn verify(request: &ServiceRequest, issuer: &Issuer) -> Result<(), actix_web::Error> {
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) {
-        let verified = decode::<RegisteredClaims>(token, &keys.verify, &Validation::default());
-        request.extensions_mut().insert(verified.map_err(error::ErrorUnauthorized)?);
+        let verified = issuer.verify::<RegisteredClaims>(token).map_err(|error| {
+            // Every 401 says how to authenticate (RFC 6750 section 3).
+            let challenge = r#"Bearer realm="orders", error="invalid_token""#;
+            let response = HttpResponse::Unauthorized().insert_header((WWW_AUTHENTICATE, challenge)).finish();
+            error::InternalError::from_response(error, response)
+        })?;
+        request.extensions_mut().insert(verified);
     }
     Ok(())
 }
@@ -78,7 +76,7 @@ struct Login {
     ago: u64,
 }
 
-async fn login(keys: Data<Keys>, login: Query<Login>) -> Result<String, actix_web::Error> {
+async fn login(issuer: Data<Issuer>, login: Query<Login>) -> Result<String, actix_web::Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(error::ErrorInternalServerError)?.as_secs();
     let Login { user, ago } = login.into_inner();
     let mut claims = RegisteredClaims::default();
@@ -87,7 +85,7 @@ async fn login(keys: Data<Keys>, login: Query<Login>) -> Result<String, actix_we
     claims.iat = Some(now as f64);
     claims.auth_time = Some(now.saturating_sub(ago) as f64);
     claims.exp = Some((now + 900) as f64);
-    encode(&Header::default(), &claims, &keys.sign).map_err(error::ErrorInternalServerError)
+    issuer.sign(&claims).map_err(error::ErrorInternalServerError)
 }
 
 #[derive(Deserialize)]

@@ -10,6 +10,8 @@
 //! ```
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "an example lives in real time, and prints")]
 
+mod issuer;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,13 +19,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRef, Query, Request, State};
-use axum::http::{StatusCode, header::AUTHORIZATION};
+use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use issuer::Issuer;
 use rescind::service::{Claims, Guard, Live, RegisteredClaims, RevocationLayer};
-use rescind::{Credential, Key, Options, Reason, Revocation, Store, Subject, Verdict};
+use rescind::{Credential, Options, Reason, Revocation, Store, Subject, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// What the tokens of this service hold.
@@ -40,9 +43,9 @@ impl Claims for OurClaims {
     }
 }
 
-struct Keys {
-    sign: EncodingKey,
-    verify: DecodingKey,
+/// Where people log in. It would be a service of its own.
+struct Login {
+    issuer: Issuer,
     issued: AtomicU64,
 }
 
@@ -50,22 +53,16 @@ struct Keys {
 struct App {
     store: Store,
     guard: Guard,
-    keys: Arc<Keys>,
+    login: Arc<Login>,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A real service opens a directory. This one lasts as long as the process.
     let store = Options::new().max_credential_age(std::time::Duration::from_secs(3600)).open_in_memory()?;
-    // Real tokens are signed by an issuer with a key of its own, and verified with its public one.
-    let secret = format!("{:?}{:?}", Key::generate()?, SystemTime::now());
-    let keys = Keys {
-        sign: EncodingKey::from_secret(secret.as_bytes()),
-        verify: DecodingKey::from_secret(secret.as_bytes()),
-        issued: AtomicU64::new(0),
-    };
     let guard = Guard::new(&store).realm("orders");
-    let app = App { store, guard: guard.clone(), keys: Arc::new(keys) };
+    let issuing = Login { issuer: Issuer::new()?, issued: AtomicU64::new(0) };
+    let app = App { store, guard: guard.clone(), login: Arc::new(issuing) };
 
     let router = Router::new()
         .route("/orders", get(async || "three orders\n"))
@@ -86,36 +83,39 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Verifies the token, and leaves its claims in the extensions. Who brings none is refused by the guard.
-async fn verify(State(keys): State<Arc<Keys>>, mut request: Request, next: Next) -> Result<Response, StatusCode> {
+async fn verify(State(login): State<Arc<Login>>, mut request: Request, next: Next) -> Response {
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) {
-        let verified = decode::<OurClaims>(token, &keys.verify, &Validation::default());
-        let claims = verified.map_err(|_| StatusCode::UNAUTHORIZED)?.claims;
-        request.extensions_mut().insert(claims);
+        let Ok(verified) = login.issuer.verify::<OurClaims>(token) else {
+            // Every 401 says how to authenticate (RFC 6750 section 3).
+            let challenge = r#"Bearer realm="orders", error="invalid_token""#;
+            return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response();
+        };
+        request.extensions_mut().insert(verified.claims);
     }
-    Ok(next.run(request).await)
+    next.run(request).await
 }
 
 #[derive(Deserialize)]
-struct Login {
+struct Person {
     user: String,
     /// How long ago the person authenticated, in seconds.
     #[serde(default)]
     ago: u64,
 }
 
-async fn login(State(keys): State<Arc<Keys>>, Query(login): Query<Login>) -> Result<String, StatusCode> {
+async fn login(State(login): State<Arc<Login>>, Query(person): Query<Person>) -> Result<String, StatusCode> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?.as_secs();
-    let number = keys.issued.fetch_add(1, Ordering::Relaxed);
+    let number = login.issued.fetch_add(1, Ordering::Relaxed);
     let mut registered = RegisteredClaims::default();
     registered.jti = Some(format!("token-{number}"));
-    registered.sid = Some(format!("session-{}", login.user));
-    registered.sub = Some(login.user);
+    registered.sid = Some(format!("session-{}", person.user));
+    registered.sub = Some(person.user);
     registered.iat = Some(now as f64);
-    registered.auth_time = Some(now.saturating_sub(login.ago) as f64);
+    registered.auth_time = Some(now.saturating_sub(person.ago) as f64);
     registered.exp = Some((now + 900) as f64);
     let claims = OurClaims { registered, tenant: "acme".to_owned() };
-    encode(&Header::default(), &claims, &keys.sign).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    login.issuer.sign(&claims).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 #[derive(Deserialize)]
@@ -153,12 +153,13 @@ async fn converse(mut socket: WebSocket, store: Store, claims: OurClaims) {
     loop {
         tokio::select! {
             verdict = &mut revoked => {
-                let reason = match verdict {
-                    Verdict::Revoked(_) => "revoked",
-                    _ => "try again",
+                let (code, reason) = match verdict {
+                    // Policy: what was agreed on does not hold any more (RFC 6455 section 7.4.1).
+                    Verdict::Revoked(_) => (1008, "revoked"),
+                    // Try again later, of IANA's registry of close codes: as with 503, nobody is logged out by it.
+                    _ => (1013, "try again"),
                 };
-                // 1008: what was agreed on does not hold any more (RFC 6455 section 7.4.1).
-                let frame = CloseFrame { code: 1008, reason: reason.into() };
+                let frame = CloseFrame { code, reason: reason.into() };
                 socket.send(Message::Close(Some(frame))).await.ok();
                 return;
             }

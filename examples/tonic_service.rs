@@ -4,6 +4,7 @@
 //! texts, and what would be generated is written out.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "an example lives in real time, and prints")]
 
+mod issuer;
 mod text_codec;
 
 use std::convert::Infallible;
@@ -13,9 +14,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{DecodingKey, EncodingKey, Header, TokenData, Validation, decode, encode};
+use issuer::Issuer;
+use jsonwebtoken::TokenData;
 use rescind::service::{Guard, RegisteredClaims, RevocationInterceptor};
-use rescind::{Key, Options, Reason, Revocation, Store, Subject};
+use rescind::{Options, Reason, Revocation, Store, Subject};
 use text_codec::TextCodec;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -27,19 +29,15 @@ use tonic::{Request, Response, Status};
 
 struct App {
     store: Store,
-    sign: EncodingKey,
-    verify: DecodingKey,
+    issuer: Issuer,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A real service opens a directory. This one lasts as long as the process.
     let store = Options::new().max_credential_age(std::time::Duration::from_secs(3600)).open_in_memory()?;
-    // Real tokens are signed by an issuer with a key of its own, and verified with its public one.
-    let secret = format!("{:?}{:?}", Key::generate()?, SystemTime::now());
-    let (sign, verify) = (EncodingKey::from_secret(secret.as_bytes()), DecodingKey::from_secret(secret.as_bytes()));
     let guard = Guard::new(&store).realm("orders");
-    let app = Arc::new(App { store, sign, verify });
+    let app = Arc::new(App { store, issuer: Issuer::new()? });
 
     // The outer one runs first: tokens are verified, and then it is asked whether they are revoked.
     let guarded = InterceptedService::new(Orders, RevocationInterceptor::<TokenData<RegisteredClaims>>::new(guard));
@@ -58,7 +56,7 @@ impl Interceptor for Verify {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         if let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) {
-            let verified = decode::<RegisteredClaims>(token, &self.0.verify, &Validation::default());
+            let verified = self.0.issuer.verify::<RegisteredClaims>(token);
             let claims = verified.map_err(|_| Status::unauthenticated("the token does not verify"))?;
             request.extensions_mut().insert(claims);
         }
@@ -126,7 +124,7 @@ fn login(app: &App, text: String) -> Result<String, Status> {
     claims.iat = Some(now as f64);
     claims.auth_time = Some(now.saturating_sub(ago) as f64);
     claims.exp = Some((now + 900) as f64);
-    encode(&Header::default(), &claims, &app.sign).map_err(|error| Status::internal(error.to_string()))
+    app.issuer.sign(&claims).map_err(|error| Status::internal(error.to_string()))
 }
 
 // What `tonic-prost-build` would generate.

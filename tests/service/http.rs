@@ -38,7 +38,11 @@ async fn drive(stack: &str, example: &str, path: &str) {
         (nobody.status().as_u16(), header(&nobody, "www-authenticate")),
         (401, Some(r#"Bearer realm="orders""#))
     );
-    assert_eq!(get(&client, &url, Some("forged")).await.status(), 401);
+    let forged = get(&client, &url, Some("forged")).await;
+    assert_eq!(
+        (forged.status().as_u16(), header(&forged, "www-authenticate")),
+        (401, Some(r#"Bearer realm="orders", error="invalid_token""#))
+    );
 
     let old = get(&client, &url, Some(&bob)).await;
     assert_eq!((old.status().as_u16(), header(&old, "www-authenticate")), (401, Some(TOO_OLD)));

@@ -67,6 +67,10 @@ async fn it_is_closed_within_milliseconds_of_the_revocation_and_not_by_a_rotatio
         closed.push(elapsed);
     }
     assert!(is_open(&mut rotating).await, "all others were closed, and this one is not");
+    // Where the store cannot say any more, the client is to come back: nobody is logged out.
+    client.post(format!("{}/admin/close", service.url)).send().await.unwrap().error_for_status().unwrap();
+    let Some(Ok(Message::Close(Some(frame)))) = rotating.next().await else { panic!("it stays open") };
+    assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Again, "try again"));
     closed.sort_unstable();
     let at = |percent: usize| closed[closed.len() * percent / 100].as_micros();
     println!(
