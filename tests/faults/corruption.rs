@@ -7,7 +7,7 @@ use rescind::storage::MemoryStorage;
 use rescind::{OpenError, verify_on};
 
 use crate::harness::{Harness, Outcome, holds, lost, scaled, silent};
-use crate::image::{Files, HEADER_BYTES, Image, State, frames, names, reseal, write};
+use crate::image::{Files, HEADER_BYTES, Image, State, fork, frames, names, reseal};
 use crate::workload::{SEGMENT_BYTES, open};
 
 /// Every so many images are looked at by `verify`, too.
@@ -241,19 +241,6 @@ fn files_that_are_missing_swapped_foreign_or_of_another_day_are_noticed() {
         }
     }
     harness.0.finish();
-}
-
-/// What became of a copy of a store, made half way, to which other things were written.
-fn fork(image: &Image) -> Files {
-    let disk = MemoryStorage::from_files(image.history[image.tokens / 2].clone());
-    let store = open(&disk).unwrap();
-    // Of the same lengths: batch by batch and byte by byte where the others are.
-    for index in image.tokens / 2 + 1..image.tokens {
-        write(&store, index, &format!("other-{index}"));
-    }
-    let files = disk.kill_image().files();
-    drop(store);
-    files
 }
 
 /// The same without `MARK`, which would tell at once: segments of two histories, and frames of both in one segment.

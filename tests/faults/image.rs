@@ -125,6 +125,19 @@ pub(crate) fn write(store: &Store, index: usize, token: &str) {
     }
 }
 
+/// What became of a copy of a store, made half way, to which other things were written.
+pub(crate) fn fork(image: &Image) -> Files {
+    let disk = MemoryStorage::from_files(image.history[image.tokens / 2].clone());
+    let store = open(&disk).unwrap();
+    // Of the same lengths: batch by batch and byte by byte where the others are.
+    for index in image.tokens / 2 + 1..image.tokens {
+        write(&store, index, &format!("other-{index}"));
+    }
+    let files = disk.kill_image().files();
+    drop(store);
+    files
+}
+
 /// Every frame of records in the log: one for each token, of the stores made here.
 pub(crate) fn frames(files: &Files) -> Vec<(String, Range<usize>)> {
     let mut frames = Vec::new();
