@@ -1,7 +1,7 @@
 //! Every command: what people read, what programs read, and the exit code.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -121,6 +121,11 @@ fn whoever_is_revoked_is_denied_and_a_lift_takes_it_back() {
         "hush-1\nhush-2\nhush-3\n",
     );
     said(piped, 0, "revoked 3");
+    // Sessions that are spared too, after those that are not.
+    let arguments = ["user:-", "--spare-session", "-", "--tenant", "acme"];
+    said(place.run_told(&["revoke"], &arguments, "erin\nhush-5\n"), 0, "revoked 1");
+    let erin = Credential::new().user("erin").tenant("acme").issued_at_secs(1_700_000_000);
+    assert!(place.is_denied(&erin.clone().session("hush-4")) && !place.is_denied(&erin.session("hush-5")));
     for credential in [
         Credential::new().token("hush-1"),
         Credential::new().opaque_token("hush-2"),
@@ -151,14 +156,113 @@ fn a_command_that_makes_no_sense_says_so_and_changes_nothing() {
         (&["revoke", "user:alice", "--at", "2100-01-01T00:00:00Z"], "after now"),
         (&["revoke", "token:-"], "needs a line on standard input"),
         (&["disable", "token:t"], "cannot be disabled"),
+        // Not even that which makes sense.
+        (&["disable", "user:bob", "token:t"], "cannot be disabled"),
+        (&["lift", "user:mallory", "user:"], "empty"),
+        (&["revoke", "user:bob", "token:t", "--until", "nan"], "names no time"),
+        (&["revoke", "token:t", "--until", "2100-01-01T00:00:00+24:00"], "RFC 3339"),
         (&["explain", "user:"], "empty"),
         (&["revoke"], "required"),
         (&["nonsense"], "unrecognized subcommand"),
     ] {
         let ran = place.run(&arguments[..1], &arguments[1..]);
         assert!(ran.code == 2 && ran.err.contains(wanted), "{arguments:?}: {} {}", ran.code, ran.err);
+        let ran = place.run(&arguments[..1], &[&arguments[1..], &["--json"]].concat());
+        let json: serde_json::Value =
+            serde_json::from_str(&ran.err).unwrap_or_else(|error| panic!("{error}: {}", ran.err));
+        assert!(ran.code == 2 && json["code"] == 2 && json["error"].as_str().unwrap().contains(wanted), "{json}");
+    }
+    // A token that was typed where the directory belongs.
+    for command in ["revoke", "explain"] {
+        let ran = rescind([command, "token:hush", "user:bob"]);
+        assert!(ran.code == 2 && ran.err.contains("directory comes first") && !ran.err.contains("hush"), "{}", ran.err);
     }
     assert!(log() == before);
+}
+
+#[test]
+fn times_are_taken_as_people_write_them() {
+    let place = Place::new();
+    let until = |time: &str| {
+        assert_eq!(place.run(&["revoke"], &["token:t", "--until", time]).code, 0, "{time}");
+        let until = place.run(&["explain", "--json"], &["token:t"]).json()[0]["until"].clone();
+        assert_eq!(place.run(&["lift"], &["token:t"]).code, 0);
+        until
+    };
+    // Whatever was said first is kept longest.
+    for (time, wanted) in [
+        ("2099-01-01T00:00:00Z", "2099-01-01T00:00:00.000Z"),
+        ("2099-01-02T01:30:00+01:30", "2099-01-02T00:00:00.000Z"),
+        ("2099-01-02 19:00:00-05:00", "2099-01-03T00:00:00.000Z"),
+        ("2099-01-04T00:00:00+00:00", "2099-01-04T00:00:00.000Z"),
+        ("4071254400", "2099-01-05T00:00:00.000Z"),
+    ] {
+        assert_eq!(until(time), wanted, "{time}");
+    }
+}
+
+#[test]
+fn whoever_does_it_is_named_also_where_the_environment_names_nobody() {
+    let place = Place::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));
+    for name in ["SUDO_USER", "USER", "LOGNAME"] {
+        command.env_remove(name);
+    }
+    let ran = command.args(["revoke", place.path.to_str().unwrap(), "user:bob"]).output().unwrap();
+    assert!(ran.status.success());
+    let actor = place.run(&["explain", "--json"], &["user:bob"]).json()[0]["facts"][0]["actor"].clone();
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&place.path).unwrap());
+    assert_eq!(actor, format!("uid {owner}"));
+}
+
+/// What somebody has put into a name must not move the cursor, nor look like another line.
+#[test]
+fn what_is_printed_for_people_is_printable() {
+    let place = Place::new();
+    let (user, actor) = ("eve\u{1b}[2J\nroot", "hr\u{202e}\u{7}");
+    let revoke = Revocation::of(Subject::user(user).in_tenant("acme")).by(actor);
+    place.store().revoke(revoke).unwrap();
+    let listed = place.run(&["list"], &[]).out;
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    let explained = place.run(&["explain"], &[&format!("user:{user}"), "--tenant", "acme"]).out;
+    assert_eq!(explained.lines().count(), 2, "{explained}");
+    for text in [&listed, &explained] {
+        assert!(text.contains("eve\u{fffd}[2J\u{fffd}root") && text.contains("hr\u{fffd}\u{fffd}"), "{text}");
+    }
+    let json = place.run(&["list", "--json"], &[]).json();
+    assert!(json.as_array().unwrap().iter().any(|one| one["name"] == user), "programs get what it is: {json}");
+}
+
+/// Where the disk is full, and a limit on the size of files stands for that.
+#[test]
+fn what_is_not_on_disk_is_not_called_done() {
+    let place = Place::new();
+    let limited = |kib: u32, command: &str, more: &[String], input: &str| {
+        let script = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\"");
+        let mut child = Command::new("bash")
+            .args(["-c", &script, "bash", env!("CARGO_BIN_EXE_rescind"), command, place.path.to_str().unwrap()])
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    // More than the segment has room for.
+    let tokens: String = (0..2_000).map(|number| format!("hush-{number}\n")).collect();
+    let (code, err) = limited(64, "revoke", &vec!["token:-".to_owned(); 2_000], &tokens);
+    assert!(code == Some(5) && err.contains("not on disk") && err.lines().count() == 1, "{code:?} {err}");
+    assert!(!err.contains("hush"), "{err}");
+    let store = place.store();
+    assert_eq!(store.len(), 2, "what it was is there, and opens");
+    store.revoke_many((0..2_000).map(|number| Revocation::of(Subject::token(format!("t-{number}"))))).unwrap();
+    store.close().unwrap();
+    let (code, err) = limited(64, "snapshot", &[], "");
+    assert!(matches!(code, Some(4 | 5)) && err.contains("cannot"), "{code:?} {err}");
+    assert_eq!(rescind(["verify", place.path.to_str().unwrap()]).code, 0);
 }
 
 #[test]
@@ -219,10 +323,10 @@ fn list_and_explain_say_who_what_since_when_why_and_by_whom() {
     assert_eq!((none.code, none.out.contains("nothing is known")), (1, true));
 
     let known = place.run(&["explain"], &["user:mallory", "--tenant", "acme"]);
-    assert!(known.code == 0 && known.out.contains("user in tenant mallory: denied"), "{}", known.out);
+    assert!(known.code == 0 && known.out.starts_with("user mallory in tenant acme: denied\n  since "), "{}", known.out);
     assert!(known.out.contains("by hr-system)"), "{}", known.out);
     let token = place.run_told(&["explain"], &["token:-"], "hush-jti\n");
-    assert!(token.code == 0 && token.out.starts_with("token: denied\n  revoked since"), "{}", token.out);
+    assert!(token.code == 0 && token.out.starts_with("token: denied\n  since "), "{}", token.out);
     let unknown = place.run(&["explain"], &["user:mallory"]);
     assert_eq!(
         (unknown.code, unknown.out.trim_end()),
@@ -292,12 +396,87 @@ fn an_audit_trail_gets_what_is_done_and_is_checked_and_followed() {
     follower.kill().unwrap();
     follower.wait().unwrap();
 
+    // A head that was kept elsewhere tells whether the end was cut off, which the chain alone does not.
+    let verified = rescind(["audit", "verify", trail]).out;
+    let head = verified.lines().last().unwrap().trim().strip_prefix("--against ").unwrap();
+    assert_eq!(rescind(["audit", "verify", trail, "--against", head]).code, 0);
     let text = fs::read_to_string(trail).unwrap();
+    fs::write(trail, text.split_inclusive('\n').take(2).collect::<String>()).unwrap();
+    assert_eq!(rescind(["audit", "verify", trail]).code, 0);
+    let cut = rescind(["audit", "verify", trail, "--against", head]);
+    assert!(cut.code == 1 && cut.out.contains("its end was cut off"), "{} {}", cut.code, cut.out);
+    assert_eq!(rescind(["audit", "verify", trail, "--against", "3:abc"]).code, 2);
+
     fs::write(trail, text.replacen("bob", "eve", 1)).unwrap();
     let broken = rescind(["audit", "verify", trail]);
     assert!(broken.code == 1 && broken.out.contains("line 1"), "{} {}", broken.code, broken.out);
     assert_eq!(rescind(["audit", "verify", "--json", trail]).json()["sound"], false);
     assert_eq!(rescind(["audit", "verify", "/nonexistent"]).code, 4);
+}
+
+/// As `logrotate` and the like do it, and with notes in any script.
+#[test]
+fn a_trail_is_followed_through_what_happens_to_files() {
+    let place = Place::new();
+    let trail = place.path.with_file_name("audit.jsonl");
+    let path = trail.to_str().unwrap();
+    drop(JsonLines::open(path).unwrap());
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_rescind"))
+        .args(["audit", "tail", path, "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let revoke = |note: &str| {
+        assert_eq!(place.run(&["revoke"], &["user:bob", "--audit", path, "--note", note]).code, 0);
+    };
+    revoke("before");
+    assert!(lines.next().unwrap().ends_with("(before)"));
+    // Renamed, and the new one is longer before anybody looks.
+    revoke("last of the old");
+    fs::rename(path, place.path.with_file_name("audit.1")).unwrap();
+    for note in ["one", "two", "three"] {
+        revoke(note);
+    }
+    for note in ["last of the old", "one", "two", "three"] {
+        let line = lines.next().unwrap();
+        assert!(line.ends_with(&format!("({note})")), "{line} is not {note}");
+    }
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+/// Half a line is no line until the rest of it comes; here it ends in the midst of a letter.
+#[test]
+fn half_a_line_is_waited_for() {
+    let place = Place::new();
+    let trail = place.path.with_file_name("audit.jsonl");
+    let path = trail.to_str().unwrap();
+    assert_eq!(place.run(&["revoke"], &["user:bob", "--audit", path, "--note", "whole"]).code, 0);
+    let whole = fs::read_to_string(path).unwrap();
+    let line = whole.replace("whole", "für Renée");
+    let (start, rest) = line.as_bytes().split_at(line.find('ü').unwrap() + 1);
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(start).unwrap();
+    let shown = rescind(["audit", "tail", path]);
+    assert!(shown.code == 0 && shown.out.ends_with("(whole)\n"), "{} {}", shown.out, shown.err);
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_rescind"))
+        .args(["audit", "tail", path, "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // It has read to the end by then.
+    assert!(lines.next().unwrap().ends_with("(whole)"));
+    file.write_all(rest).unwrap();
+    assert!(lines.next().unwrap().ends_with("(für Renée)"));
+    // A crash left half a line, which whoever opens the trail next cuts off.
+    file.write_all(b"{ half").unwrap();
+    file.set_len(whole.len() as u64 + line.len() as u64).unwrap();
+    file.write_all(line.replace("Renée", "all").as_bytes()).unwrap();
+    assert!(lines.next().unwrap().ends_with("(für all)"));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
 }
 
 #[test]
@@ -315,25 +494,62 @@ fn bench_measures_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn whoever_reads_a_part_is_no_error() {
+fn whoever_reads_a_part_gets_the_exit_code_all_the_same() {
     let place = Place::new();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_rescind"))
-        .args(["man"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    drop(place);
+    let path = place.path.to_str().unwrap();
+    let unread = |arguments: &[&str]| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rescind"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.stderr.is_empty(), "{output:?}");
+        output.status.code()
+    };
+    assert_eq!(unread(&["man"]), Some(0));
+    assert_eq!(unread(&["verify", path]), Some(0));
+    let log = place.path.join("wal-0000000000000001.log");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[150] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    assert_eq!(unread(&["verify", path]), Some(1), "it is damaged, whoever reads that");
+}
+
+/// A store of which the key is lost has lost everything, however whole its files are.
+#[test]
+fn a_key_that_is_lost_is_not_called_saved() {
+    let place = Place::new();
+    let saved = |name: &str| place.path.with_file_name(name).to_str().unwrap().to_owned();
+    assert_eq!(place.run(&["salvage"], &[&saved("with")]).code, 0);
+    let kept = fs::read(place.path.join("KEY")).unwrap();
+    fs::remove_file(place.path.join("KEY")).unwrap();
+    let verified = place.run(&["verify"], &[]);
+    assert!(verified.code == 0 && verified.out.contains("there is no KEY"), "{}", verified.out);
+    let without = place.run(&["salvage"], &[&saved("without")]);
+    assert!(without.code == 1 && without.out.contains("the key was not there"), "{}", without.out);
+    assert!(!without.out.contains("nothing that was on disk is missing"), "{}", without.out);
+    let key = saved("key");
+    for (bytes, verify, salvage) in [(&[9; 32][..], 4, 1), (&kept, 0, 0)] {
+        fs::write(&key, bytes).unwrap();
+        assert_eq!(place.run(&["verify"], &["--key-file", &key]).code, verify);
+        let into = saved(&format!("saved-{salvage}"));
+        let json = place.run(&["salvage", "--json"], &[&into, "--key-file", &key]);
+        assert_eq!((json.code, &json.json()["opens"]), (salvage, &(salvage == 0).into()));
+    }
+    fs::write(place.path.join("KEY"), [9; 32]).unwrap();
+    let (verified, salvaged) = (place.run(&["verify"], &[]), place.run(&["salvage"], &[&saved("other")]));
+    assert!(verified.code == 1 && verified.out.contains("KEY"), "{}", verified.out);
+    assert_eq!(salvaged.code, 1, "{}", salvaged.out);
 }
 
 #[test]
 fn completions_and_manual_pages_are_what_their_readers_take() {
     let bash = rescind(["completions", "bash"]);
     let mut check = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
-    std::io::Write::write_all(&mut check.stdin.take().unwrap(), bash.out.as_bytes()).unwrap();
+    check.stdin.take().unwrap().write_all(bash.out.as_bytes()).unwrap();
     assert!(check.wait().unwrap().success() && bash.out.contains("salvage"));
     for shell in ["zsh", "fish", "elvish", "powershell"] {
         assert!(rescind(["completions", shell]).out.contains("salvage"), "{shell}");
@@ -344,5 +560,14 @@ fn completions_and_manual_pages_are_what_their_readers_take() {
     assert_eq!(rescind(["man", pages.path().to_str().unwrap()]).code, 0);
     for page in ["rescind.1", "rescind-revoke.1", "rescind-audit-tail.1"] {
         assert!(pages.path().join(page).exists(), "{page}");
+    }
+    // Where there is a formatter, it has nothing to say against them.
+    for entry in fs::read_dir(pages.path()).unwrap() {
+        let page = entry.unwrap().path();
+        assert!(fs::read_to_string(&page).unwrap().contains("\n.TH "), "{page:?}");
+        match Command::new("groff").args(["-man", "-ww", "-Tutf8"]).arg(&page).output() {
+            Ok(shown) => assert!(shown.status.success() && shown.stderr.is_empty(), "{page:?}: {shown:?}"),
+            Err(_) => println!("no groff here: {page:?} was only looked at"),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rescind::storage::MemoryStorage;
 
 use super::harness::{Random, scaled};
-use super::image::{Files, Image, State};
+use super::image::{Files, Image, State, fork};
 use super::{rescind, workload};
 
 fn lay_out(files: &Files, directory: &Path) {
@@ -18,14 +18,15 @@ fn lay_out(files: &Files, directory: &Path) {
     }
 }
 
-/// Damages a file in one of the ways that disks, copies and people do.
-fn damage(files: &mut Files, random: &mut Random) -> String {
+/// Damages a file in one of the ways that disks, copies and people do. Some files are of another day of the same store, or of
+/// a copy of it to which other things were written.
+fn damage(files: &mut Files, others: &[&Files], random: &mut Random) -> String {
     let names: Vec<String> = files.keys().cloned().collect();
     let name = names[random.below(names.len() as u64) as usize].clone();
-    let len = files[&name].len() as u64;
-    let at = random.below(len) as usize;
     let bytes = files.get_mut(&name).unwrap();
-    match random.below(5) {
+    let at = random.below(bytes.len().max(1) as u64) as usize;
+    match random.below(7) {
+        0 if bytes.is_empty() => {}
         0 => bytes[at] ^= 1 << random.below(8),
         1 => {
             let sector = at / 512 * 512;
@@ -37,6 +38,11 @@ fn damage(files: &mut Files, random: &mut Random) -> String {
             let end = bytes.len().min(at + 64);
             bytes[at..end].fill(0xff);
         }
+        4 | 5 => {
+            if let Some(other) = others[random.below(others.len() as u64) as usize].get(&name) {
+                bytes.clone_from(other);
+            }
+        }
         _ => _ = files.remove(&name),
     }
     name
@@ -47,16 +53,27 @@ fn damage_is_named_and_nothing_is_lost_without_a_word() {
     let parent = tempfile::tempdir().unwrap();
     let (damaged, saved) = (parent.path().join("damaged"), parent.path().join("saved"));
     let (from, into) = (damaged.to_str().unwrap(), saved.to_str().unwrap());
-    let (mut cases, mut found, mut salvaged, mut whole, mut unreadable, mut silent) = (0, 0, 0, 0, 0, 0);
-    for image in [Image::closed(40, &[]), Image::closed(75, &[20, 50])] {
+    let (mut cases, mut mixed, mut found, mut salvaged) = (0, 0, 0, 0);
+    let (mut whole, mut unreadable, mut silent) = (0, 0, 0);
+    let key_file = parent.path().join("key");
+    fs::write(&key_file, "07".repeat(32)).unwrap();
+    // Of one the key was configured; the other keeps it.
+    for (mut image, key_is_kept) in [(Image::closed(40, &[]), false), (Image::closed(75, &[20, 50]), true)] {
+        let mut key = vec!["--key-file", key_file.to_str().unwrap()];
+        let forked = fork(&image);
+        if key_is_kept {
+            image.files.insert("KEY".to_owned(), vec![7; 32]);
+            key.clear();
+        }
+        let others: Vec<&Files> = image.history.iter().step_by(7).chain([&forked; 5]).collect();
         let mut random = Random(11);
         lay_out(&image.files, &damaged);
         assert_eq!(rescind(["verify", from]).code, 0, "undamaged");
-        for _ in 0..scaled(80, 4_000) {
+        for _ in 0..scaled(150, 4_000) {
             let mut files = image.files.clone();
-            let mut names = vec![damage(&mut files, &mut random)];
+            let mut names = vec![damage(&mut files, &others, &mut random)];
             if random.below(3) == 0 {
-                names.push(damage(&mut files, &mut random));
+                names.push(damage(&mut files, &others, &mut random));
             }
             if files == image.files {
                 continue;
@@ -73,8 +90,15 @@ fn damage_is_named_and_nothing_is_lost_without_a_word() {
                     || verified.out.contains("missing batches");
                 assert!(is_named, "{names:?} is damaged, and it says\n{}", verified.out);
             }
+            let is_mixed =
+                files.iter().any(|(name, bytes)| forked.get(name) == Some(bytes) && image.files[name] != *bytes);
+            mixed += i32::from(is_mixed);
+            let is_keyless = key_is_kept && files.get("KEY").is_none_or(|key| *key != [7; 32]);
+            if is_keyless && is_sound {
+                assert!(verified.out.contains("there is no KEY"), "{}", verified.out);
+            }
             fs::remove_dir_all(&saved).ok();
-            let salvage = rescind(["salvage", from, into]);
+            let salvage = rescind(["salvage", from, into].iter().chain(&key));
             if salvage.code == 4 {
                 unreadable += 1;
                 assert!(salvage.err.contains("nothing to salvage"), "{}", salvage.err);
@@ -84,10 +108,11 @@ fn damage_is_named_and_nothing_is_lost_without_a_word() {
             // What was made is a store, and opens.
             let store = workload::options().open(&saved).unwrap();
             let state = State::of(&store, image.tokens);
-            assert!(state.is_within(image.state()));
+            // What a copy was told is read too.
+            assert!(is_mixed || state.is_within(image.state()));
             whole += i32::from(salvage.code == 0);
             // Sound or saved wholly, and yet something is gone.
-            if state != *image.state() && salvage.code == 0 {
+            if (state != *image.state() || is_keyless) && salvage.code == 0 {
                 silent += 1;
                 println!("silent: {names:?}\n{}", salvage.out);
             }
@@ -102,7 +127,7 @@ fn damage_is_named_and_nothing_is_lost_without_a_word() {
         }
     }
     println!(
-        "cli damaged cases={cases} verify_found={found} salvaged={salvaged} wholly={whole} unreadable={unreadable} silent={silent}"
+        "cli damaged cases={cases} mixed={mixed} verify_found={found} salvaged={salvaged} wholly={whole} unreadable={unreadable} silent={silent}"
     );
-    assert!(found > cases / 2 && whole > 0 && salvaged > whole && silent == 0);
+    assert!(found > cases / 2 && whole > 0 && mixed > 0 && salvaged > whole && silent == 0);
 }

@@ -9,6 +9,7 @@
 
 mod commands;
 mod damaged;
+mod guide;
 #[allow(dead_code, reason = "the fault harness has more uses for it")]
 #[path = "../faults/harness.rs"]
 mod harness;

@@ -1,12 +1,13 @@
 //! What can be asked, and how.
 
-use std::io::BufRead;
+use std::io::{BufRead, IsTerminal, StdinLock, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use rescind::audit::AuditHead;
 use rescind::{Key, Kind, NumericDate, Reason, Subject, Timestamp};
 
 use crate::output::Failure;
@@ -17,7 +18,7 @@ Exit codes:
   1  the answer is no: damaged, unknown, nothing changed, something lost
   2  the command line makes no sense
   3  a process holds the directory: ask that, or stop it
-  4  it cannot be opened, read or made; the message says why, and nothing has changed
+  4  it cannot be opened, read or made; nothing has changed unless it says so
   5  it is not on disk: the disk failed, try again once it works";
 
 /// Looks at and changes stores of revocations.
@@ -171,6 +172,10 @@ pub(crate) enum AuditCommand {
     Verify {
         /// The file of JSON lines
         file: PathBuf,
+        /// A head that was printed earlier and kept elsewhere: fails if the trail does not contain it, because its end was cut off
+        /// or it was written anew
+        #[arg(long, value_name = "RECORDS:HASH", value_parser = head)]
+        against: Option<AuditHead>,
     },
     /// Show the last records
     Tail {
@@ -179,7 +184,7 @@ pub(crate) enum AuditCommand {
         /// How many
         #[arg(short = 'n', long, default_value_t = 10)]
         lines: usize,
-        /// Go on as it grows
+        /// Go on as it grows, and with the next file when it is rotated
         #[arg(short, long)]
         follow: bool,
     },
@@ -202,19 +207,11 @@ pub(crate) struct Subjects {
 }
 
 impl Subjects {
-    pub(crate) fn read(&self) -> Result<Vec<Subject>, Failure> {
-        let mut lines = std::io::stdin().lock().lines();
+    pub(crate) fn read(&self, input: &mut Input) -> Result<Vec<Subject>, Failure> {
         let mut subjects = Vec::new();
         for named in &self.subjects {
             let (kind, id) = named.parts().map_err(Failure::Usage)?;
-            let id = match id {
-                "-" => match lines.next() {
-                    Some(Ok(line)) => line,
-                    Some(Err(error)) => return Err(Failure::Cannot(format!("cannot read standard input: {error}"))),
-                    None => return Err(Failure::Usage("an id of - needs a line on standard input".to_owned())),
-                },
-                id => id.to_owned(),
-            };
+            let id = input.id(id, kind.map_or("opaque token", Kind::as_str))?;
             let mut subject = match kind {
                 None => Subject::opaque_token(&id),
                 Some(kind) => subject(kind, id),
@@ -228,6 +225,31 @@ impl Subjects {
             subjects.push(subject);
         }
         Ok(subjects)
+    }
+}
+
+/// Standard input, a line for each id that is not on the command line.
+pub(crate) struct Input(std::io::Lines<StdinLock<'static>>);
+
+impl Input {
+    pub(crate) fn new() -> Self {
+        Self(std::io::stdin().lock().lines())
+    }
+
+    /// The id as it was given, or the next line in place of `-`.
+    fn id(&mut self, given: &str, what: &str) -> Result<String, Failure> {
+        if given != "-" {
+            return Ok(given.to_owned());
+        }
+        if std::io::stdin().is_terminal() {
+            // Without a question, it would seem to hang.
+            write!(std::io::stderr(), "{what}: ").ok();
+        }
+        match self.0.next() {
+            Some(Ok(line)) => Ok(line),
+            Some(Err(error)) => Err(Failure::Cannot(format!("cannot read standard input: {error}"))),
+            None => Err(Failure::Usage("an id of - needs a line on standard input".to_owned())),
+        }
     }
 }
 
@@ -293,9 +315,16 @@ pub(crate) struct Epoch {
     /// Of a user or whatever is wider: a refreshed token will do, nobody has to log in again
     #[arg(long)]
     pub(crate) reissue: bool,
-    /// Of a user or whatever is wider: spare this session. Several times, if need be
+    /// Of a user or whatever is wider: spare this session. Several times, if need be. A - is read from standard input, after the ids of
+    /// subjects
     #[arg(long, value_name = "SID")]
-    pub(crate) spare_session: Vec<String>,
+    spare_session: Vec<String>,
+}
+
+impl Epoch {
+    pub(crate) fn spared(&self, input: &mut Input) -> Result<Vec<String>, Failure> {
+        self.spare_session.iter().map(|given| input.id(given, "spared session")).collect()
+    }
 }
 
 /// Why, and by whom.
@@ -304,7 +333,7 @@ pub(crate) struct Why {
     /// Why
     #[arg(long, value_enum, default_value_t = ReasonArgument::Administrative)]
     pub(crate) reason: ReasonArgument,
-    /// Who does it. Default: the name of the user who runs this
+    /// Who does it. Default: who runs this, by SUDO_USER, USER or LOGNAME, or else by number
     #[arg(long, value_name = "ACTOR")]
     pub(crate) by: Option<String>,
     /// Why, in words, for the audit trail
@@ -335,7 +364,7 @@ impl FromStr for When {
         if let Ok(secs) = text.parse::<f64>() {
             return Ok(Self(secs.into()));
         }
-        if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        if let Some(time) = rfc3339(text) {
             return Ok(Self(time.into()));
         }
         let duration: Duration = humantime::parse_duration(text).map_err(|_| {
@@ -345,6 +374,36 @@ impl FromStr for When {
         #[expect(clippy::disallowed_methods, reason = "a person means this machine's now")]
         let now = Timestamp::from(SystemTime::now());
         Ok(Self(now.saturating_add(duration).into()))
+    }
+}
+
+/// A time in UTC, or with an offset, as in `2026-11-24T13:00:00+01:00`.
+fn rfc3339(text: &str) -> Option<SystemTime> {
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        return Some(time);
+    }
+    let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
+    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+    let part = |digits: &str, end: u64| {
+        let is_number = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u64>().ok().filter(|number| is_number && *number < end)
+    };
+    let offset_by = Duration::from_secs(part(hours, 24)? * 3600 + part(minutes, 60)? * 60);
+    let local = humantime::parse_rfc3339_weak(&format!("{local}Z")).ok()?;
+    match offset.chars().next()? {
+        '+' => local.checked_sub(offset_by),
+        '-' => local.checked_add(offset_by),
+        _ => None,
+    }
+}
+
+/// The head of an audit trail, as `audit verify` prints it.
+fn head(text: &str) -> Result<AuditHead, String> {
+    let parts = text.split_once(':').and_then(|(records, hash)| Some((records.parse().ok()?, hash)));
+    let is_hash = |hash: &str| hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    match parts {
+        Some((records, hash)) if is_hash(hash) => Ok(AuditHead { records, hash: hash.to_owned() }),
+        _ => Err("say RECORDS:HASH, as `rescind audit verify` prints it".to_owned()),
     }
 }
 
@@ -377,9 +436,13 @@ pub(crate) enum ReasonArgument {
     Logout,
     Offboarding,
     Compromise,
+    // Audit records spell them so.
+    #[value(alias = "credential_change")]
     CredentialChange,
+    #[value(alias = "claims_change")]
     ClaimsChange,
     Device,
+    #[value(alias = "token_reuse")]
     TokenReuse,
     Policy,
     Administrative,

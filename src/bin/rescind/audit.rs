@@ -1,27 +1,32 @@
 //! Commands on audit trails.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::fs::{File, Metadata};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use rescind::audit::{AuditError, verify as verify_chain};
+use rescind::audit::{AuditError, AuditHead, verify as verify_chain, verify_against};
 use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::output::{Failure, Out, chain, number};
 
-pub(crate) fn verify(out: &mut Out, file: &Path) -> Result<Answer, Failure> {
-    match verify_chain(file) {
+pub(crate) fn verify(out: &mut Out, file: &Path, against: Option<&AuditHead>) -> Result<Answer, Failure> {
+    match against.map_or_else(|| verify_chain(file), |anchor| verify_against(file, anchor)) {
         Ok(head) => {
             if !out.json(|| json!({ "sound": true, "records": head.records, "hash": head.hash }))? {
                 out.line(format_args!("sound: {} records, the last with hash {}", number(head.records), head.hash))?;
-                out.line("keep that hash elsewhere: it proves later that nothing before it was changed or cut off")?;
+                if against.is_some() {
+                    out.line("what was kept elsewhere is in it: nothing before that was changed or cut off")?;
+                } else {
+                    out.line("keep this elsewhere, to prove later that nothing so far was changed or cut off:")?;
+                    out.line(format_args!("  --against {}:{}", head.records, head.hash))?;
+                }
             }
             Ok(Answer::Yes)
         }
-        Err(error @ AuditError::Broken { .. }) => {
+        Err(error @ (AuditError::Broken { .. } | AuditError::AnchorMissing { .. })) => {
             if !out.json(|| json!({ "sound": false, "error": error.to_string() }))? {
                 out.line(&error)?;
             }
@@ -32,49 +37,100 @@ pub(crate) fn verify(out: &mut Out, file: &Path) -> Result<Answer, Failure> {
 }
 
 pub(crate) fn tail(out: &mut Out, path: &Path, lines: usize, follow: bool) -> Result<Answer, Failure> {
-    let cannot = |error: std::io::Error| Failure::Cannot(format!("cannot read {}: {error}", path.display()));
-    let mut reader = BufReader::new(File::open(path).map_err(cannot)?);
+    let cannot = |error: io::Error| Failure::Cannot(format!("cannot read {}: {error}", path.display()));
+    let mut trail = Trail::open(path).map_err(cannot)?;
     let mut last = VecDeque::new();
-    let mut line = String::new();
-    let mut position = 0;
-    while reader.read_line(&mut line).map_err(cannot)? > 0 {
-        if !line.ends_with('\n') {
-            break;
-        }
-        position += line.len() as u64;
-        last.push_back(std::mem::take(&mut line));
+    while let Some(line) = trail.next().map_err(cannot)? {
+        last.push_back(line);
         if last.len() > lines {
             last.pop_front();
         }
     }
     last.iter().try_for_each(|line| show(out, line))?;
-    if !follow {
-        return Ok(Answer::Yes);
-    }
-    loop {
-        out.flush()?;
-        #[expect(clippy::disallowed_methods, reason = "a person watches, and nothing waits for it")]
-        std::thread::sleep(Duration::from_millis(200));
-        // A file that was rotated is another one.
-        if std::fs::metadata(path).is_ok_and(|found| found.len() < position) {
-            reader = BufReader::new(File::open(path).map_err(cannot)?);
-            position = 0;
-        }
-        reader.seek(SeekFrom::Start(position)).map_err(cannot)?;
-        line.clear();
-        while reader.read_line(&mut line).map_err(cannot)? > 0 && line.ends_with('\n') {
-            position += line.len() as u64;
+    while follow && !out.is_closed() {
+        // What was written before it was rotated comes before what came after.
+        let next = trail.rotated(path).map_err(cannot)?;
+        while let Some(line) = trail.next().map_err(cannot)? {
             show(out, &line)?;
-            line.clear();
+        }
+        match next {
+            Some(next) => trail = next,
+            None => {
+                out.flush()?;
+                #[expect(clippy::disallowed_methods, reason = "a person watches, and nothing waits for it")]
+                std::thread::sleep(Duration::from_millis(200));
+            }
         }
     }
+    Ok(Answer::Yes)
+}
+
+/// A file of lines that somebody else writes.
+struct Trail {
+    reader: BufReader<File>,
+    /// The end of the last line that was whole.
+    end: u64,
+    /// What there is of the next one.
+    line: Vec<u8>,
+}
+
+impl Trail {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { reader: BufReader::new(File::open(path)?), end: 0, line: Vec::new() })
+    }
+
+    /// The next line that is whole, without its end; none until more is written.
+    fn next(&mut self) -> io::Result<Option<String>> {
+        self.reader.read_until(b'\n', &mut self.line)?;
+        if self.line.last() != Some(&b'\n') {
+            self.go_back()?;
+            return Ok(None);
+        }
+        self.end += self.line.len() as u64;
+        let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
+        self.line.clear();
+        Ok(Some(line))
+    }
+
+    /// Whoever opens a trail anew cuts off half a line that a crash left; and some tools empty a file to rotate it.
+    fn go_back(&mut self) -> io::Result<()> {
+        let len = self.reader.get_ref().metadata()?.len();
+        if len < self.end + self.line.len() as u64 {
+            self.end = if len < self.end { 0 } else { self.end };
+            self.line.clear();
+            self.reader.seek(SeekFrom::Start(self.end))?;
+        }
+        Ok(())
+    }
+
+    /// The file that has taken this one's name; none if it still has it, or nobody has it yet.
+    fn rotated(&self, path: &Path) -> io::Result<Option<Self>> {
+        let next = match Self::open(path) {
+            Ok(next) => next,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let is_same = is_same(&self.reader.get_ref().metadata()?, &next.reader.get_ref().metadata()?);
+        Ok((!is_same).then_some(next))
+    }
+}
+
+#[cfg(unix)]
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// A file that was made later is another one.
+#[cfg(not(unix))]
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    one.created().ok() == other.created().ok()
 }
 
 /// One record: as it is for programs, in a line for people.
 fn show(out: &mut Out, line: &str) -> Result<(), Failure> {
-    let line = line.trim_end();
     if out.is_json() {
-        return out.line(line);
+        return out.raw(format!("{line}\n").as_bytes());
     }
     let Ok(record) = serde_json::from_str::<Value>(line) else {
         return out.line(format_args!("(not a record) {line}"));
@@ -97,6 +153,5 @@ fn show(out: &mut Out, line: &str) -> Result<(), Failure> {
     if let Some(note) = text("/note") {
         told.push_str(&format!(" ({note})"));
     }
-    // What somebody had written there must not move the cursor.
-    out.line(told.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>())
+    out.line(told)
 }

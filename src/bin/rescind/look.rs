@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use rescind::storage::{DirectoryError, FileStorage, Storage};
 use rescind::{
-    CopyError, Damage, Effect, Explanation, Fact, Key, Options, SalvageError, Store, Subject, Timestamp, salvage_on,
-    verify_on,
+    CopyError, Damage, Effect, Explanation, Fact, Key, Kind, Options, SalvageError, Store, Subject, Timestamp,
+    salvage_on, verify_on,
 };
 use serde_json::{Value, json};
 
 use crate::Answer;
-use crate::arguments::{KindArgument, Subjects};
+use crate::arguments::{Input, KindArgument, Subjects};
 use crate::output::{Failure, Out, number};
 use crate::progress::Watched;
 
@@ -141,7 +141,7 @@ pub(crate) fn explain(
     key: Option<Key>,
     subjects: &Subjects,
 ) -> Result<Answer, Failure> {
-    let subjects = subjects.read()?;
+    let subjects = subjects.read(&mut Input::new())?;
     let store = open(directory, key)?;
     let mut known = Vec::new();
     for subject in &subjects {
@@ -156,15 +156,15 @@ pub(crate) fn explain(
         return Ok(Answer::of(all));
     }
     for (subject, found) in &known {
-        let name = subject.label().map_or_else(String::new, |label| format!(" {label}"));
+        let name = name(subject);
         match found {
-            None => out.line(format_args!("{}{name}: nothing is known of it", subject.kind()))?,
+            None => out.line(format_args!("{name}: nothing is known of it"))?,
             Some(found) => {
                 let state = if found.denies() { "denied" } else { "not denied" };
-                out.line(format_args!("{}{name}: {state}", found.subject))?;
+                out.line(format_args!("{name}: {state}"))?;
                 for fact in &found.facts {
                     let by = fact.actor.as_deref().map_or_else(String::new, |actor| format!(", by {actor}"));
-                    out.line(format_args!("  {} since {} ({}{by})", effect(fact), fact.since, fact.reason))?;
+                    out.line(format_args!("  since {}  {} ({}{by})", fact.since, effect(fact), fact.reason))?;
                 }
                 if let Some(until) = found.until {
                     let until = if until == Timestamp::MAX {
@@ -180,13 +180,31 @@ pub(crate) fn explain(
     Ok(Answer::of(all))
 }
 
-/// What a fact says, for people.
+/// Who or what was asked about, for people; ids of tokens, sessions and families are not repeated.
+fn name(subject: &Subject) -> String {
+    let mut text = subject.kind().to_string();
+    if let Some(label) = subject.label() {
+        text.push_str(&format!(" {label}"));
+    }
+    if let Some(tenant) = subject.tenant_name().filter(|_| subject.kind() != Kind::Tenant) {
+        text.push_str(&format!(" in tenant {tenant}"));
+    }
+    if let Some(issuer) = subject.issuer_name() {
+        text.push_str(&format!(" at issuer {issuer}"));
+    }
+    text
+}
+
+/// What a fact says, for people who are also told since when.
 fn effect(fact: &Fact) -> String {
-    let mut text = match fact.effect {
-        Effect::Reauthenticate { epoch } => format!("must log in again, if before {epoch}"),
-        Effect::Reissue { epoch } => format!("needs a fresh token, if before {epoch}"),
-        other => other.to_string(),
+    let (what, epoch) = match fact.effect {
+        Effect::Reauthenticate { epoch } => ("must log in again".to_owned(), Some(epoch)),
+        Effect::Reissue { epoch } => ("needs a fresh token".to_owned(), Some(epoch)),
+        other => (other.to_string(), None),
     };
+    let since = fact.since.to_string();
+    let epoch = epoch.map(|epoch| epoch.to_string()).filter(|epoch| *epoch != since);
+    let mut text = what + &epoch.map_or_else(String::new, |epoch| format!(", if from before {epoch}"));
     if fact.spared_sessions > 0 {
         text.push_str(&format!(", {} spared", fact.spared_sessions));
     }
@@ -224,11 +242,17 @@ fn explanation(found: &Explanation) -> Value {
     })
 }
 
-pub(crate) fn verify(out: &mut Out, directory: &Path) -> Result<Answer, Failure> {
+pub(crate) fn verify(out: &mut Out, directory: &Path, key: Option<Key>) -> Result<Answer, Failure> {
     // Once for the survey, once for what opening it would find.
     let storage = Watched::new(FileStorage::open_read_only(directory)?, "reading", 2)?;
     let found = verify_on(&storage).map_err(|error| Failure::Cannot(error.to_string()))?;
+    let key_is_kept = storage.list().is_ok_and(|names| names.iter().any(|name| name == "KEY"));
     drop(storage);
+    let key_is_given = key.is_some();
+    if key_is_given && found.is_sound() {
+        // Whether it is the right one, only opening tells.
+        open(directory, key)?;
+    }
     let answer = Answer::of(found.is_sound());
     let recovery = found.recovery.as_ref().err().map(ToString::to_string);
     let is_json = out.json(|| {
@@ -242,6 +266,7 @@ pub(crate) fn verify(out: &mut Out, directory: &Path) -> Result<Answer, Failure>
             "missing_batches": found.missing_batches.iter().map(|range| json!([range.start(), range.end()])).collect::<Vec<_>>(),
             "torn_tail_bytes": found.torn_tail_bytes,
             "does_not_open": recovery,
+            "key_is_kept": key_is_kept,
         })
     })?;
     if is_json {
@@ -251,7 +276,7 @@ pub(crate) fn verify(out: &mut Out, directory: &Path) -> Result<Answer, Failure>
         .files
         .iter()
         .map(|file| {
-            let batches = file.batches.map_or_else(|| "-".to_owned(), |(first, last)| format!("{first}-{last}"));
+            let batches = file.batches.map_or_else(|| "-".to_owned(), |(first, last)| span(first, last));
             [file.name.clone(), number(file.bytes), batches, number(file.records)]
         })
         .collect();
@@ -260,6 +285,11 @@ pub(crate) fn verify(out: &mut Out, directory: &Path) -> Result<Answer, Failure>
     say_damage(out, &found.damage, &found.missing_batches, found.torn_tail_bytes)?;
     if found.is_sound() {
         out.line("sound: everything is as it was written")?;
+        if !key_is_kept && !key_is_given {
+            out.line(
+                "there is no KEY: was it kept here and not configured, it is lost. With --key-file, a key is tried",
+            )?;
+        }
     } else {
         match recovery {
             Some(error) => out.line(format_args!("damaged, and it does not open: {error}"))?,
@@ -272,6 +302,11 @@ pub(crate) fn verify(out: &mut Out, directory: &Path) -> Result<Answer, Failure>
 fn damage_json(damage: &[Damage]) -> Value {
     let one = |damage: &Damage| json!({ "file": damage.file, "offset": damage.offset, "bytes": damage.bytes, "what": damage.what });
     Value::Array(damage.iter().map(one).collect())
+}
+
+/// Batches, from the first to the last.
+fn span(first: u64, last: u64) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 fn say_damage(
@@ -289,7 +324,7 @@ fn say_damage(
         out.line("")?;
     }
     if !missing.is_empty() {
-        let ranges: Vec<String> = missing.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
+        let ranges: Vec<String> = missing.iter().map(|range| span(*range.start(), *range.end())).collect();
         out.line(format_args!("missing batches: {}", ranges.join(", ")))?;
     }
     if torn_tail_bytes > 0 {
@@ -301,12 +336,17 @@ fn say_damage(
     Ok(())
 }
 
-pub(crate) fn salvage(out: &mut Out, from: &Path, into: &Path) -> Result<Answer, Failure> {
+pub(crate) fn salvage(out: &mut Out, from: &Path, into: &Path, key: Option<Key>) -> Result<Answer, Failure> {
     let source = Watched::new(FileStorage::open_read_only(from)?, "reading", 1)?;
     let target = FileStorage::open(into).map_err(|error| SalvageError::from(CopyError::from(error)))?;
     let report = salvage_on(&source, Arc::new(target))?;
     drop(source);
-    let is_whole = report.missing_batches.is_empty();
+    let key_is_given = key.is_some();
+    // Nothing is saved of which the key is lost.
+    let opens = (report.has_key || key_is_given) && open(into, key).is_ok();
+    // Batches of another history have the numbers of those that are lost, which are not missing then.
+    let is_mixed = report.damage.iter().any(|damage| damage.what.contains("does not follow"));
+    let is_whole = report.missing_batches.is_empty() && !is_mixed && opens;
     let is_json = out.json(|| {
         json!({
             "entries": report.entries,
@@ -315,6 +355,8 @@ pub(crate) fn salvage(out: &mut Out, from: &Path, into: &Path) -> Result<Answer,
             "missing_batches": report.missing_batches.iter().map(|range| json!([range.start(), range.end()])).collect::<Vec<_>>(),
             "torn_tail_bytes": report.torn_tail_bytes,
             "has_key": report.has_key,
+            "opens": opens,
+            "mixed": is_mixed,
         })
     })?;
     if is_json {
@@ -327,14 +369,23 @@ pub(crate) fn salvage(out: &mut Out, from: &Path, into: &Path) -> Result<Answer,
         number(report.records),
         into.display()
     ))?;
-    if !report.has_key {
-        out.line("the key was not there: open the new store with the one that was configured, or not at all")?;
+    match (opens, key_is_given) {
+        (true, _) => {}
+        (false, true) => out.line("the key that was given is not the store's: with that one only, it opens")?,
+        (false, false) => out.line(format_args!(
+            "the key was not there. Was it configured, `rescind inspect {} --key-file FILE` tells whether it fits; was it kept \
+             there, it is lost, and everything with it",
+            into.display()
+        ))?,
+    }
+    if is_mixed {
+        out.line("files of two histories are mixed: of a copy of the store to which other things were written, or of a backup")?;
     }
     if is_whole {
         out.line("nothing that was on disk is missing")?;
-    } else {
+    } else if is_mixed || !report.missing_batches.is_empty() {
         out.line(
-            "something may be lost: whoever was revoked in a missing batch may be let in. If it is not known who that was, \
+            "something may be lost: whoever was revoked in what is missing may be let in. If it is not known who that was, \
              revoke everyone",
         )?;
     }

@@ -16,19 +16,32 @@ use arguments::{Arguments, AuditCommand, Command};
 use output::{Failure, Out};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misunderstood(&error),
+    };
     let mut out = Out::new(arguments.json);
     let done = run(&arguments, &mut out).and_then(|answer| out.flush().map(|()| answer));
     match done {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
-        // Whoever reads has enough: `| head`.
-        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             output::complain(&failure, arguments.json);
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// A command line that makes no sense; or help, which parses no further.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !std::env::args_os().any(|argument| argument == "--json") {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    let failure = Failure::Usage(first.split_whitespace().collect::<Vec<_>>().join(" "));
+    output::complain(&failure, true);
+    ExitCode::from(failure.code())
 }
 
 /// What a command found out, for scripts.
@@ -48,8 +61,8 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
     let key = arguments.key()?;
     match &arguments.command {
         Command::Inspect { directory } => look::inspect(out, directory, key),
-        Command::Verify { directory } => look::verify(out, directory),
-        Command::Salvage { from, into } => look::salvage(out, from, into),
+        Command::Verify { directory } => look::verify(out, directory, key),
+        Command::Salvage { from, into } => look::salvage(out, from, into, key),
         Command::List { directory, kind, denied } => look::list(out, directory, key, *kind, *denied),
         Command::Explain { directory, subjects } => look::explain(out, directory, key, subjects),
         Command::Revoke { directory, subjects, epoch, why } => write::revoke(out, directory, key, subjects, epoch, why),
@@ -57,7 +70,9 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
         Command::Enable { directory, subjects, why } => write::enable(out, directory, key, subjects, why),
         Command::Lift { directory, subjects, why } => write::lift(out, directory, key, subjects, why),
         Command::Snapshot { directory } => write::snapshot(out, directory, key),
-        Command::Audit { command: AuditCommand::Verify { file } } => audit::verify(out, file),
+        Command::Audit { command: AuditCommand::Verify { file, against } } => {
+            audit::verify(out, file, against.as_ref())
+        }
         Command::Audit { command: AuditCommand::Tail { file, lines, follow } } => {
             audit::tail(out, file, *lines, *follow)
         }

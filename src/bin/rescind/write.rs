@@ -7,7 +7,7 @@ use rescind::{Actor, Change, Channel, Key, Options, Receipt, Revocation, Store, 
 use serde_json::json;
 
 use crate::Answer;
-use crate::arguments::{Epoch, Subjects, Why};
+use crate::arguments::{Epoch, Input, Subjects, Why};
 use crate::output::{Failure, Out, chain, number};
 
 /// The store, held until it is closed. Its limits stay those that its service has recorded.
@@ -25,6 +25,17 @@ fn open(directory: &Path, key: Option<Key>, why: Option<&Why>) -> Result<Store, 
     Ok(options.open(directory)?)
 }
 
+/// Where the environment names nobody, as in containers and in jobs that a clock starts.
+#[cfg(unix)]
+fn user_number() -> Option<String> {
+    Some(format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+#[cfg(not(unix))]
+fn user_number() -> Option<String> {
+    None
+}
+
 impl Why {
     fn actor(&self) -> Option<Actor> {
         let from = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
@@ -33,6 +44,7 @@ impl Why {
             .or_else(|| from("SUDO_USER"))
             .or_else(|| from("USER"))
             .or_else(|| from("LOGNAME"))
+            .or_else(user_number)
             .map(Actor::user)
     }
 }
@@ -59,8 +71,10 @@ pub(crate) fn revoke(
     epoch: &Epoch,
     why: &Why,
 ) -> Result<Answer, Failure> {
+    let mut input = Input::new();
+    let (subjects, spared) = (subjects.read(&mut input)?, epoch.spared(&mut input)?);
     let mut revocations = Vec::new();
-    for subject in subjects.read()? {
+    for subject in subjects {
         let mut revocation = explained!(Revocation::of(subject), why);
         if let Some(until) = epoch.until {
             revocation = revocation.until_secs(until.date());
@@ -71,7 +85,7 @@ pub(crate) fn revoke(
         if epoch.reissue {
             revocation = revocation.reissue();
         }
-        for session in &epoch.spare_session {
+        for session in &spared {
             revocation = revocation.sparing_session(session);
         }
         revocations.push(revocation);
@@ -120,11 +134,22 @@ fn change(
     done: &str,
     act: impl Fn(&Store, Change) -> Result<Receipt, WriteError>,
 ) -> Result<Answer, Failure> {
-    let subjects = subjects.read()?;
+    let subjects = subjects.read(&mut Input::new())?;
+    let changes: Vec<Change> = subjects.into_iter().map(|subject| explained!(Change::of(subject), why)).collect();
+    // Each is a commit of its own: whatever makes no sense is found before the first of them.
+    let rehearsal = Store::in_memory();
+    changes.iter().try_for_each(|change| act(&rehearsal, change.clone()).map(drop).map_err(refused))?;
     let store = open(directory, key, Some(why))?;
-    let (count, mut changed) = (subjects.len(), 0);
-    for subject in subjects {
-        changed += act(&store, explained!(Change::of(subject), why)).map_err(refused)?.changed;
+    let (count, mut changed) = (changes.len(), 0);
+    for (index, change) in changes.into_iter().enumerate() {
+        match act(&store, change) {
+            Ok(receipt) => changed += receipt.changed,
+            Err(WriteError::NotDurable(error)) if index > 0 => {
+                let text = format!("not on disk: {error}; the first {index} of {count} are {done}, the others are not");
+                return Err(Failure::NotDurable(text));
+            }
+            Err(error) => return Err(refused(error)),
+        }
     }
     close(out, &store, done, count, changed)
 }
