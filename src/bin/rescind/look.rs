@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rescind::storage::{DirectoryError, FileStorage, Storage};
 use rescind::{
-    CopyError, Damage, Effect, Explanation, Fact, Key, Kind, Options, SalvageError, Store, Subject, Timestamp,
-    salvage_on, verify_on,
+    CopyError, Damage, Effect, Explanation, Fact, Key, Kind, Options, RecoveryError, RecoveryReport, SalvageError,
+    Store, Subject, Timestamp, salvage_on, verify_on,
 };
 use serde_json::{Value, json};
 
@@ -14,6 +14,14 @@ use crate::Answer;
 use crate::arguments::{Input, KindArgument, Subjects};
 use crate::output::{Failure, Out, number};
 use crate::progress::Watched;
+
+/// The files that tell which key a store has, and how far its log went.
+const KEY: &str = "KEY";
+const MARK: &str = "MARK";
+
+fn is_there(storage: &dyn Storage, wanted: &str) -> bool {
+    storage.list().is_ok_and(|names| names.iter().any(|name| name == wanted))
+}
 
 /// The store as it is now, whoever holds it.
 fn open(directory: &Path, key: Option<Key>) -> Result<Store, Failure> {
@@ -246,7 +254,7 @@ pub(crate) fn verify(out: &mut Out, directory: &Path, key: Option<Key>) -> Resul
     // Once for the survey, once for what opening it would find.
     let storage = Watched::new(FileStorage::open_read_only(directory)?, "reading", 2)?;
     let found = verify_on(&storage).map_err(|error| Failure::Cannot(error.to_string()))?;
-    let key_is_kept = storage.list().is_ok_and(|names| names.iter().any(|name| name == "KEY"));
+    let (key_is_kept, has_mark) = (is_there(&storage, KEY), is_there(&storage, MARK));
     drop(storage);
     let key_is_given = key.is_some();
     if key_is_given && found.is_sound() {
@@ -267,6 +275,7 @@ pub(crate) fn verify(out: &mut Out, directory: &Path, key: Option<Key>) -> Resul
             "torn_tail_bytes": found.torn_tail_bytes,
             "does_not_open": recovery,
             "key_is_kept": key_is_kept,
+            "mark_is_there": has_mark,
         })
     })?;
     if is_json {
@@ -289,6 +298,9 @@ pub(crate) fn verify(out: &mut Out, directory: &Path, key: Option<Key>) -> Resul
             out.line(
                 "there is no KEY: was it kept here and not configured, it is lost. With --key-file, a key is tried",
             )?;
+        }
+        if !has_mark {
+            out.line("there is no MARK: was the store open for seconds, or closed, it is lost, and the end of the log may be")?;
         }
     } else {
         match recovery {
@@ -336,17 +348,29 @@ fn say_damage(
     Ok(())
 }
 
+/// Whether anything tells that no batch is missing. Numbers tell of a gap in the log, and MARK how far it went, and of which
+/// copy it is. They tell nothing where they are damaged themselves: the end of the log may be lost, or batches of another copy
+/// have the numbers of those that are.
+fn is_vouched(damage: &[Damage], opening: &Result<RecoveryReport, RecoveryError>) -> bool {
+    let vouches = |name: &str| name == MARK || name.starts_with("wal-");
+    let refuses = matches!(opening, Err(RecoveryError::Corrupt { segment, .. }) if vouches(segment));
+    !refuses && !damage.iter().any(|damage| vouches(&damage.file))
+}
+
 pub(crate) fn salvage(out: &mut Out, from: &Path, into: &Path, key: Option<Key>) -> Result<Answer, Failure> {
-    let source = Watched::new(FileStorage::open_read_only(from)?, "reading", 1)?;
+    // Once to save what is there, twice to tell what is not.
+    let source = Watched::new(FileStorage::open_read_only(from)?, "reading", 3)?;
     let target = FileStorage::open(into).map_err(|error| SalvageError::from(CopyError::from(error)))?;
     let report = salvage_on(&source, Arc::new(target))?;
+    let has_mark = is_there(&source, MARK);
+    let opening = verify_on(&source).map_err(|error| Failure::Cannot(error.to_string()))?.recovery;
     drop(source);
     let key_is_given = key.is_some();
     // Nothing is saved of which the key is lost.
     let opens = (report.has_key || key_is_given) && open(into, key).is_ok();
-    // Batches of another history have the numbers of those that are lost, which are not missing then.
-    let is_mixed = report.damage.iter().any(|damage| damage.what.contains("does not follow"));
-    let is_whole = report.missing_batches.is_empty() && !is_mixed && opens;
+    let is_vouched = has_mark && is_vouched(&report.damage, &opening);
+    let is_known_missing = !report.missing_batches.is_empty();
+    let is_whole = is_vouched && !is_known_missing && opens;
     let is_json = out.json(|| {
         json!({
             "entries": report.entries,
@@ -356,7 +380,7 @@ pub(crate) fn salvage(out: &mut Out, from: &Path, into: &Path, key: Option<Key>)
             "torn_tail_bytes": report.torn_tail_bytes,
             "has_key": report.has_key,
             "opens": opens,
-            "mixed": is_mixed,
+            "vouched": is_vouched,
         })
     })?;
     if is_json {
@@ -378,15 +402,17 @@ pub(crate) fn salvage(out: &mut Out, from: &Path, into: &Path, key: Option<Key>)
             into.display()
         ))?,
     }
-    if is_mixed {
-        out.line("files of two histories are mixed: of a copy of the store to which other things were written, or of a backup")?;
-    }
     if is_whole {
         out.line("nothing that was on disk is missing")?;
-    } else if is_mixed || !report.missing_batches.is_empty() {
+    } else if is_known_missing {
         out.line(
             "something may be lost: whoever was revoked in what is missing may be let in. If it is not known who that was, \
              revoke everyone",
+        )?;
+    } else if !is_vouched {
+        out.line(
+            "no batch is known to be missing, but what tells so is damaged: the end of the log may be lost, or batches may be \
+             another copy's. Hold it against an audit trail or a backup, or revoke everyone",
         )?;
     }
     Ok(Answer::of(is_whole))
