@@ -1,6 +1,7 @@
 //! The manual: what the words mean, why it is built so, what is on disk, what is promised and what is not.
 //!
 //! - [`semantics`]: subjects, epochs, flags, undoing, and why forgetting is safe
+//! - [`causality`]: what a revocation kills when clocks, limits or names disagree, as a table of situations
 //! - [`identity`]: the two hashes, and what somebody without the key can and cannot do
 //! - [`format`](mod@format): the files, byte by byte, and what recovery makes of them
 //! - [`operations`]: running it: durability, errors, clocks, audit, backups
@@ -19,6 +20,9 @@
 
 #[doc = include_str!("semantics.md")]
 pub mod semantics {}
+
+#[doc = include_str!("causality.md")]
+pub mod causality {}
 
 #[doc = include_str!("identity.md")]
 pub mod identity {}
