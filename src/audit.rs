@@ -86,6 +86,15 @@ pub struct AuditRecord {
     /// Credentials from at or before this time (RFC 3339) are dead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
+    /// Whether the epoch waits for its time, because the clock was in doubt: until it is settled, all credentials are dead.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
+    /// The maximum age of credentials that was set, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_secs: Option<u64>,
+    /// By how many seconds the epoch lies beyond what the boot clock bears out: people who log in are locked out until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beyond_borne_out_secs: Option<u64>,
     /// Until when (RFC 3339) the entry is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
@@ -120,6 +129,9 @@ impl AuditRecord {
             target,
             effect: None,
             epoch: None,
+            pending: false,
+            beyond_borne_out_secs: None,
+            max_age_secs: None,
             until: None,
             reason: reason.into(),
             note: None,
@@ -189,9 +201,17 @@ pub enum Action {
     Enable,
     /// Take back a `Revoke`.
     Lift,
+    /// Give an epoch that lies in the future the present time.
+    Restate,
+    /// Set the maximum age of credentials.
+    SetAge,
+    /// Remove the maximum age of credentials.
+    ClearAge,
+    /// Give an epoch its time that was made while the clock was in doubt.
+    Settle,
 }
 
-names!(Action { Revoke => "revoke", Disable => "disable", Enable => "enable", Lift => "lift" });
+names!(Action { Revoke => "revoke", Disable => "disable", Enable => "enable", Lift => "lift", Restate => "restate", SetAge => "set_age", ClearAge => "clear_age", Settle => "settle" });
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

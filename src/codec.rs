@@ -3,13 +3,13 @@
 //! Every decode is limited before it allocates, must be canonical, and must use up exactly its bytes. To replace
 //! bincode is to change this file (and the format version).
 
-use std::sync::Arc;
-
 use bincode::config::{Configuration, Limit};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ACTOR_BYTES_MAX, Digest, Entry, ID_BYTES_MAX, Item, Locator, Retention, Row, Rows, Timestamp};
+use crate::model::{
+    ACTOR_BYTES_MAX, Author, Digest, Entry, ID_BYTES_MAX, Item, Life, Locator, Retention, Row, Rows, Timestamp,
+};
 
 /// The longest encoded record in bytes: an entry of 65 marks that spare 64 sessions each, and room to spare.
 pub(crate) const RECORD_BYTES_MAX: usize = 256 * 1024;
@@ -21,7 +21,33 @@ pub(crate) enum Record {
     Entry(Item),
     /// From here on entries are forgotten by these limits.
     Limits(Limits),
+    /// This is ahead of the store's clock, and nothing else.
+    Ahead(Ahead),
 }
+
+/// What is known to be ahead of the store's clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ahead {
+    pub(crate) issuers: Vec<IssuerAhead>,
+    /// The latest stamps from beyond the clock, of the subjects of credentials.
+    pub(crate) stamps: Vec<(Locator, Timestamp)>,
+    /// That of all that are not named.
+    pub(crate) others: Option<Timestamp>,
+}
+
+/// An issuer that is ahead of the store's clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IssuerAhead {
+    /// The hash by which it is looked up, and the digest that stands for it; none for all that have no line of their own.
+    pub(crate) issuer: Option<(u64, Digest)>,
+    /// The latest stamp that was let in.
+    pub(crate) latest: Timestamp,
+    /// By how much it was seen ahead, in nanoseconds; 0 if only by a peer.
+    pub(crate) ahead: u64,
+}
+
+/// How many issuers, and how many subjects, one record may name.
+pub(crate) const AHEAD_MAX: usize = 256;
 
 /// By what entries are forgotten. Durations are in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +62,9 @@ pub(crate) struct Limits {
     pub(crate) kept: u64,
     /// Credentials that expire at or before this may have been forgotten.
     pub(crate) expired: Timestamp,
+    /// Whether the store is a replica: then nothing is forgotten by these ages, which others may not share, but only by those
+    /// that are entries.
+    pub(crate) is_replica: bool,
 }
 
 impl Limits {
@@ -75,6 +104,10 @@ fn config() -> Configuration<bincode::config::LittleEndian, bincode::config::Var
 /// # Errors
 /// When the record is longer than [`RECORD_BYTES_MAX`]; `out` is as it was.
 pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    encode_record(record, out)
+}
+
+fn encode_record<T: Serialize>(record: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let start = out.len();
     let written = bincode::serde::encode_into_std_write(record, out, bincode::config::standard());
     match written {
@@ -84,6 +117,20 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) -> Result<(), EncodeErr
             Err(EncodeError { bytes: written.unwrap_or(0) })
         }
     }
+}
+
+/// Appends the record of an entry.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_item(item: &Item, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    encode_record(&RecordRef::Entry(item), out)
+}
+
+/// The same bytes as [`Record::Entry`].
+#[derive(Serialize)]
+enum RecordRef<'a> {
+    Entry(&'a Item),
 }
 
 /// A record is too long to be written.
@@ -120,7 +167,7 @@ fn check(record: &Record) -> Result<(), DecodeError> {
                 return Err(DecodeError::NotCanonical("an entry of another kind's sort"));
             }
             if !item.entry.is_canonical() {
-                return Err(DecodeError::NotCanonical("epochs out of order"));
+                return Err(DecodeError::NotCanonical("marks out of order"));
             }
             match &item.label {
                 Some(_) if item.shape.kind.is_narrow() => {
@@ -133,6 +180,10 @@ fn check(record: &Record) -> Result<(), DecodeError> {
                 _ => Ok(()),
             }
         }
+        Record::Ahead(Ahead { issuers, stamps, .. }) if issuers.len().max(stamps.len()) > AHEAD_MAX => {
+            Err(DecodeError::NotCanonical("too much that is ahead"))
+        }
+        Record::Ahead(_) => Ok(()),
         Record::Limits(limits) => match limits.tenants.is_sorted_by(|(a, ..), (b, ..)| a < b) {
             true => Ok(()),
             false => Err(DecodeError::NotCanonical("tenants out of order")),
@@ -175,13 +226,13 @@ pub(crate) fn decode_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Dec
 pub(crate) fn encode_entries(rows: &Rows, items: &[Item], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
-    encode_rows(&rows.actors, &rows.rows, out);
+    encode_rows(&rows.authors, &rows.rows, out);
     let length = u32::try_from(out.len() - start - 4).map_err(|_| EncodeError { bytes: out.len() })?;
     if let Some(place) = out.get_mut(start..start + 4) {
         place.copy_from_slice(&length.to_le_bytes());
     }
     for item in items {
-        encode(&Record::Entry(item.clone()), out).inspect_err(|_| out.truncate(start))?;
+        encode_item(item, out).inspect_err(|_| out.truncate(start))?;
     }
     Ok(())
 }
@@ -196,21 +247,27 @@ pub(crate) fn decode_entries(mut bytes: &[u8]) -> Result<(Rows, Vec<Item>), Deco
     let mut only_entries = true;
     decode_all(records, |record| match record {
         Record::Entry(item) => items.push(item),
-        Record::Limits(_) => only_entries = false,
+        Record::Limits(_) | Record::Ahead(_) => only_entries = false,
     })?;
-    if only_entries { Ok((rows, items)) } else { Err(DecodeError::NotCanonical("limits among entries")) }
+    if only_entries { Ok((rows, items)) } else { Err(DecodeError::NotCanonical("other records among entries")) }
 }
 
 /// One row, in the order of its fields.
 const ROW_BYTES: usize = 42;
 
-/// Appends rows and their actors: the number of actors, each with its length, then the rows to the end.
-pub(crate) fn encode_rows(actors: &[Arc<str>], rows: &[Row], out: &mut Vec<u8>) {
+/// The length of an actor that there is not.
+const NO_ACTOR: u32 = u32::MAX;
+
+/// Appends rows and their authors: the number of authors, each with its life and the length of its actor, then the rows to
+/// the end.
+pub(crate) fn encode_rows(authors: &[Author], rows: &[Row], out: &mut Vec<u8>) {
     out.reserve(4 + rows.len() * ROW_BYTES);
-    out.extend_from_slice(&(actors.len() as u32).to_le_bytes());
-    for actor in actors {
-        out.extend_from_slice(&(actor.len() as u32).to_le_bytes());
-        out.extend_from_slice(actor.as_bytes());
+    out.extend_from_slice(&(authors.len() as u32).to_le_bytes());
+    for Author { life, actor } in authors {
+        out.extend_from_slice(life.as_bytes());
+        let length = actor.as_ref().map_or(NO_ACTOR, |actor| actor.len() as u32);
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(actor.as_deref().unwrap_or_default().as_bytes());
     }
     for row in rows {
         let mut bytes = [0; ROW_BYTES];
@@ -225,30 +282,23 @@ pub(crate) fn encode_rows(actors: &[Arc<str>], rows: &[Row], out: &mut Vec<u8>) 
         put({ row.digest }.as_bytes());
         put(&{ row.at }.as_nanos().to_le_bytes());
         put(&{ row.until }.as_secs().to_le_bytes());
-        put(&{ row.actor }.to_le_bytes());
+        put(&{ row.author }.to_le_bytes());
         put(&[row.reason, row.shape_code()]);
         out.extend_from_slice(&bytes);
     }
 }
 
-/// Decodes rows and their actors, which must use up the bytes.
+/// Decodes rows and their authors, which must use up the bytes.
 pub(crate) fn decode_rows(mut bytes: &[u8]) -> Result<Rows, DecodeError> {
     let malformed = |what: &str| DecodeError::Malformed(what.to_owned());
-    let count = take(&mut bytes).map(u32::from_le_bytes).ok_or_else(|| malformed("no number of actors"))?;
-    // Each takes four bytes at least: nothing is allocated for what is not there.
-    if count as usize > bytes.len() / 4 {
-        return Err(malformed("more actors than there is room for"));
+    let count = take(&mut bytes).map(u32::from_le_bytes).ok_or_else(|| malformed("no number of authors"))?;
+    // Each takes twenty bytes at least: nothing is allocated for what is not there.
+    if count as usize > bytes.len() / 20 {
+        return Err(malformed("more authors than there is room for"));
     }
-    let mut actors: Vec<Arc<str>> = Vec::with_capacity(count as usize);
+    let mut authors = Vec::with_capacity(count as usize);
     for _ in 0..count {
-        let actor = take(&mut bytes).map(u32::from_le_bytes).and_then(|len| {
-            let (actor, rest) = bytes.split_at_checked(len as usize)?;
-            bytes = rest;
-            Some(actor)
-        });
-        let actor = actor.filter(|actor| actor.len() <= ACTOR_BYTES_MAX);
-        let actor = actor.and_then(|actor| std::str::from_utf8(actor).ok());
-        actors.push(actor.ok_or_else(|| malformed("an actor"))?.into());
+        authors.push(decode_author(&mut bytes).ok_or_else(|| malformed("an author"))?);
     }
     let (chunks, rest) = bytes.as_chunks::<ROW_BYTES>();
     if !rest.is_empty() {
@@ -258,20 +308,30 @@ pub(crate) fn decode_rows(mut bytes: &[u8]) -> Result<Rows, DecodeError> {
     for chunk in chunks {
         rows.push(decode_row(chunk, count).ok_or(DecodeError::NotCanonical("a row that no entry has"))?);
     }
-    Ok(Rows { actors, rows })
+    Ok(Rows { authors, rows })
+}
+
+fn decode_author(bytes: &mut &[u8]) -> Option<Author> {
+    let life = Life::from_bytes(take(bytes)?);
+    let length = u32::from_le_bytes(take(bytes)?);
+    if length == NO_ACTOR {
+        return Some(Author { life, actor: None });
+    }
+    let (actor, rest) = bytes.split_at_checked(length as usize).filter(|(actor, _)| actor.len() <= ACTOR_BYTES_MAX)?;
+    *bytes = rest;
+    Some(Author { life, actor: Some(std::str::from_utf8(actor).ok()?.into()) })
 }
 
 #[inline]
-fn decode_row(bytes: &[u8; ROW_BYTES], actors: u32) -> Option<Row> {
+fn decode_row(bytes: &[u8; ROW_BYTES], authors: u32) -> Option<Row> {
     let mut bytes = bytes.as_slice();
     let locator = Locator::from_u64(u64::from_le_bytes(take(&mut bytes)?));
     let digest = Digest::from_bytes(take(&mut bytes)?);
     let at = Timestamp::from_nanos(u64::from_le_bytes(take(&mut bytes)?));
     let until = Retention::from_secs(u32::from_le_bytes(take(&mut bytes)?));
-    let actor = u32::from_le_bytes(take(&mut bytes)?);
+    let author = u32::from_le_bytes(take(&mut bytes)?);
     let [reason, shape] = take(&mut bytes)?;
-    let is_known = actor < actors || actor == Row::NO_ACTOR;
-    Row::from_parts(locator, digest, at, until, actor, reason, shape).filter(|_| is_known)
+    Row::from_parts(locator, digest, at, until, author, reason, shape).filter(|_| author < authors)
 }
 
 #[inline]
@@ -297,7 +357,7 @@ pub fn fuzz_records(bytes: &[u8]) {
     }
     if let Ok(rows) = decode_rows(bytes) {
         let mut out = Vec::new();
-        encode_rows(&rows.actors, &rows.rows, &mut out);
+        encode_rows(&rows.authors, &rows.rows, &mut out);
         assert_eq!(out, bytes);
     }
 }
@@ -305,7 +365,9 @@ pub fn fuzz_records(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EntryCause, Epochs, Key, Keyring, Mark, NarrowEntry, Shape, Subject, WideEntry};
+    use crate::model::{EntryCause, Epochs, Key, Keyring, Mark, Marks, NarrowEntry, Shape, Subject, WideEntry};
+
+    const LIFE: Life = Life::from_bytes([5; 16]);
 
     fn item(subject: &Subject, entry: Entry) -> Item {
         let ring = Keyring::new(&Key::from_bytes([3; 32]));
@@ -315,19 +377,19 @@ mod tests {
 
     fn wide(epochs: Vec<Mark>) -> Item {
         // As an encoder of ours never would: the marks as they come.
-        let reauthenticate: Epochs = reencoded(&epochs);
+        let reauthenticate: Epochs = reencoded(&(epochs, Vec::<(Life, Timestamp)>::new()));
         item(&Subject::user("u"), Entry::Wide(WideEntry { reauthenticate, ..WideEntry::default() }))
     }
 
     fn narrow() -> Item {
-        let entry = NarrowEntry::denied(Timestamp::from_nanos(5), EntryCause::default(), Retention::FOR_GOOD);
+        let entry = NarrowEntry::denied(LIFE, Timestamp::from_nanos(5), EntryCause::default(), Retention::FOR_GOOD);
         item(&Subject::token("t"), Entry::Narrow(entry))
     }
 
     fn mark(epoch: u64, at: u64, spared: &[u8]) -> Mark {
         let spared = spared.iter().map(|byte| Digest::from_bytes([*byte; 16])).collect();
         let (epoch, at) = (Timestamp::from_nanos(epoch), Timestamp::from_nanos(at));
-        Mark { epoch, at, cause: EntryCause::default(), spared }
+        Mark { epoch, at, life: LIFE, in_doubt: false, issuer: None, cause: EntryCause::default(), spared }
     }
 
     /// The same bytes as another type.
@@ -365,8 +427,16 @@ mod tests {
         assert_refused(Record::Entry(wide(vec![mark(9, 9, &[2, 1])])), "spared sessions out of order");
         assert_refused(Record::Entry(wide(vec![mark(9, 9, &[1, 1])])), "a spared session twice");
         let Entry::Wide(mut entry) = wide(vec![mark(9, 9, &[])]).entry else { unreachable!() };
-        entry.reissue = reencoded(&vec![mark(9, 9, &[2, 1])]);
+        entry.reissue = reencoded(&(vec![mark(9, 9, &[2, 1])], Vec::<(Life, Timestamp)>::new()));
         assert_refused(Record::Entry(item(&Subject::user("u"), Entry::Wide(entry))), "the same, of the other sort");
+
+        let lifted: Epochs = reencoded(&(vec![mark(9, 9, &[])], vec![(LIFE, Timestamp::from_nanos(9))]));
+        let entry = WideEntry { reauthenticate: lifted, ..WideEntry::default() };
+        assert_refused(Record::Entry(item(&Subject::user("u"), Entry::Wide(entry))), "an epoch that is lifted");
+        let twice = Marks::one(LIFE, Timestamp::from_nanos(5), EntryCause::default());
+        let twice: Vec<_> = twice.iter().chain(twice.iter()).cloned().collect();
+        let entry = NarrowEntry { denials: reencoded(&twice), until: Retention::FOR_GOOD };
+        assert_refused(Record::Entry(item(&Subject::token("t"), Entry::Narrow(entry))), "a life twice");
 
         assert_refused(Record::Entry(item(&Subject::user("u"), narrow().entry)), "a token's entry on a user");
         assert_refused(Record::Entry(item(&Subject::token("t"), wide(Vec::new()).entry)), "a user's entry on a token");

@@ -113,8 +113,8 @@ pub use model::{
 };
 pub use replication::{ClusterId, Freshness, NodeId, Rejected, Replication, Transmit};
 pub use store::{
-    Acknowledgement, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact, Following, Link,
-    MaintenanceReport, OpenError, Options, PeerStats, Pending, PendingAnswer, Position, Receipt, RefreshFamilies,
+    Acknowledgement, Alarm, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact, Following,
+    Link, MaintenanceReport, OpenError, Options, PeerStats, Pending, PendingAnswer, Position, Receipt, RefreshFamilies,
     ReplaySet, Replica, ReplicaStats, ReplicateError, Rotation, SalvageError, SalvageReport, SnapshotError,
     SnapshotReport, Stats, Store, Successor, TenantStore, Use, Verification, VerifyError, Watch, WriteError, salvage,
     salvage_on, verify, verify_on,

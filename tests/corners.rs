@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rescind::storage::{MemoryStorage, Storage, StorageFile};
 use rescind::{
-    Cause, Claim, Credential, Durability, Effect, InvalidRevocation, ManualClock, Options, Revocation, Store, Subject,
+    Cause, Claim, Credential, Durability, InvalidRevocation, ManualClock, Options, Revocation, Store, Subject,
     Timestamp, Verdict, WriteError,
 };
 
@@ -44,19 +44,21 @@ fn alice(secs: u64) -> Credential<'static> {
 }
 
 #[test]
-fn a_clock_at_1970_makes_no_revocation_void() {
+fn revocation_at_1970_denies_outright_until_the_clock_is_set() {
     let clock = ManualClock::at(Timestamp::MIN);
     let store = options(&clock).open_in_memory().unwrap();
     store.revoke(Revocation::of(Subject::token("t"))).unwrap();
     assert!(is_revoked(&store.check(&Credential::new().token("t"))));
-    store.disable(Subject::user("bob")).unwrap();
-    let new = Credential::new().user("bob").issued_at_secs(5_u64);
-    assert!(matches!(store.check(&new), Verdict::Revoked(denial) if denial.effect == Effect::Disabled));
-    assert!(store.enable(Subject::user("bob")).unwrap().is_changed());
-    assert_eq!(store.check(&new), Verdict::Clear);
-    store.revoke(Revocation::of(Subject::user("bob"))).unwrap();
-    store.revoke(Revocation::of(Subject::user("bob"))).unwrap();
-    assert!(is_revoked(&store.check(&Credential::new().user("bob").issued_at_secs(0_u64))));
+    assert_eq!(store.check(&alice(50)), Verdict::Unknown(Cause::Clock));
+    assert_eq!(store.revoke(Revocation::of(Subject::user("alice"))).unwrap().pending, 1);
+    assert!(is_revoked(&store.check(&alice(50))) && store.stats().time_in_doubt);
+    clock.set_wall(at(100));
+    assert!(is_revoked(&store.check(&alice(50))));
+    store.maintain();
+    assert_eq!(store.stats().pending_epochs, 0);
+    assert!(is_revoked(&store.check(&alice(50))));
+    clock.set_wall(at(101));
+    assert_eq!(store.check(&alice(101)), Verdict::Clear);
 }
 
 #[test]

@@ -129,6 +129,11 @@ fn write_seeds() {
         }
     }
     let records = bodies::log_seed().records;
+    // Of a record: what it is, a digest, a locator. It is not the locator of the digest.
+    let mut foreign = [&[2], &records[..]].concat();
+    assert_eq!((foreign[1], foreign[18]), (0, 0xfd), "an entry, and a locator of eight bytes");
+    foreign[20] ^= 0x55;
+    write("log_open", "a-digest-under-a-foreign-locator", &foreign);
     write("record_decode", "token", &records);
     write("record_decode", "tokens", &records.repeat(3));
     write("record_decode", "snapshot", &bodies::snapshot_seed().records);
@@ -136,8 +141,7 @@ fn write_seeds() {
     write("record_decode", "rows", &rows);
     write("record_decode", "rows-cut", &rows[..rows.len() - 1]);
     // Payloads of messages: those that are frozen, each with its length before it.
-    let vectors =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/messages-1.txt")).unwrap();
+    let vectors = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/messages.txt")).unwrap();
     let mut all = Vec::new();
     for line in vectors.lines() {
         let (name, hex) = line.split_once(' ').unwrap();

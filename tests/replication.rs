@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rescind::storage::MemoryStorage;
 use rescind::{
-    Cause, Credential, Freshness, Key, Link, ManualClock, NodeId, Options, Rejected, Replica, ReplicateError,
+    Alarm, Cause, Credential, Freshness, Key, Link, ManualClock, NodeId, Options, Rejected, Replica, ReplicateError,
     Replication, Revocation, Store, Subject, Timestamp, Verdict,
 };
 
@@ -279,7 +279,7 @@ fn the_canary_is_denied_everywhere_or_there_is_an_alarm() {
     assert!(group.replicas[0].alarms().is_empty());
     // The news reach the third no more, and nor do questions.
     group.pass_without(secs(45), |_, to| to == id(3));
-    let alarm = group.replicas[0].alarms().try_recv().unwrap();
+    let Ok(Alarm::Canary(alarm)) = group.replicas[0].alarms().try_recv() else { panic!("no alarm") };
     assert_eq!((alarm.number, alarm.denied_here, alarm.missing), (2, true, vec![id(3)]));
     assert!(group.replicas[0].alarms().is_empty(), "one alarm for one canary");
     group.pass(secs(40));
@@ -306,7 +306,7 @@ fn messages_of_others_are_refused_before_they_are_looked_at() {
     assert_eq!(ours.receive(id(9), &good), Err(Rejected::Stranger { from: id(9) }));
     let mut next = good.to_vec();
     next[4] += 1;
-    assert_eq!(ours.receive(id(2), &next), Err(Rejected::Version { version: 2 }));
+    assert_eq!(ours.receive(id(2), &next), Err(Rejected::Version { version: good[4] + 1 }));
     assert_eq!(ours.receive(id(2), &vec![0; 3 << 20]), Err(Rejected::TooLong { bytes: 3 << 20 }));
     for place in 0..good.len() {
         let mut damaged = good.to_vec();
@@ -319,34 +319,67 @@ fn messages_of_others_are_refused_before_they_are_looked_at() {
     assert_eq!(ours.stats().rejected as usize, 5 + 2 * good.len());
 }
 
-/// A peer whose clock is years ahead, or who says so, cannot revoke what is yet to be issued, nor undo what is yet to be
-/// revoked; and the rest goes on.
-#[test]
-fn what_lies_in_the_future_is_refused_and_the_rest_goes_on() {
-    let group = Group::of(2);
+/// Two replicas whose clocks are right, and a third whose clock is a year ahead.
+fn with_one_a_year_ahead() -> Group {
+    let mut group = Group::of(2);
     let clock = ManualClock::at(Timestamp::from_secs(T0 + 365 * 24 * 3600));
     let store = options(&clock).open_in_memory().unwrap();
-    let hostile = store.replicate(Replication::answering_when_stale("test", id(9))).unwrap();
-    hostile.set_peers([id(1), id(2)]);
-    let mut group = group;
-    group.replicas.push(hostile);
+    group.replicas.push(store.replicate(Replication::answering_when_stale("test", id(9))).unwrap());
     group.meet();
-    group.pass(secs(3));
+    group
+}
+
+/// A peer whose clock is years ahead, and that hears of nobody, cannot revoke what is yet to be issued: its revocation counts
+/// from when it is heard, and the rest goes on.
+#[test]
+fn epoch_beyond_the_skew_counts_from_when_it_is_heard_and_the_rest_of_the_entry_is_taken() {
+    let group = with_one_a_year_ahead();
+    let pass = |secs| group.pass_without(secs, |_, to| to == id(9));
+    pass(secs(3));
     group.store(0).revoke(Revocation::of(Subject::session("s"))).unwrap();
-    group.pass(secs(1));
-    store.revoke(Revocation::of(Subject::everyone())).unwrap();
-    store.revoke(Revocation::of(Subject::session("s"))).unwrap();
-    store.lift(Subject::session("s")).unwrap();
-    store.revoke(Revocation::of(Subject::token("t"))).unwrap();
-    group.pass(secs(5));
+    pass(secs(1));
+    let ahead = group.store(2);
+    assert_eq!(ahead.revoke(Revocation::of(Subject::everyone())).unwrap().pending, 0);
+    ahead.disable(Subject::user("blocked")).unwrap();
+    ahead.revoke(Revocation::of(Subject::token("t"))).unwrap();
+    pass(secs(5));
     for index in 0..2 {
         let store = group.store(index);
         let session = Credential::new().session("s").issued_at_secs(T0 - 100);
-        assert!(is_revoked(store, &session), "the lift is refused");
-        assert_eq!(store.check(&user("u")), Verdict::Clear, "the epoch is refused");
+        assert!(is_revoked(store, &session));
+        assert!(is_revoked(store, &user("u")), "it existed");
+        let new = Credential::new().user("u").issued_at(Timestamp::from_secs(T0 + 6)).expires_at_secs(T0 + 99);
+        assert_eq!(store.check(&new), Verdict::Clear, "the epoch of next year is refused");
+        assert!(is_revoked(store, &user("blocked")), "a block has no time");
         assert!(is_revoked(store, &token("t")), "a token is denied, whatever the clock");
         assert!(group.replicas[index].stats().refused >= 2);
         assert!(matches!(group.replicas[index].freshness(), Freshness::Fresh { .. }));
+    }
+}
+
+/// One that hears of the others knows that its clock is contradicted: what it revokes is denied outright, until those whose
+/// clocks are right have given it a time. It answers for nobody meanwhile.
+#[test]
+fn revocation_of_a_replica_whose_clock_is_outvoted_gets_the_time_of_the_others() {
+    let group = with_one_a_year_ahead();
+    group.pass(secs(3));
+    let ahead = group.store(2);
+    assert!(ahead.stats().time_in_doubt && !group.store(0).stats().time_in_doubt);
+    assert!(group.replicas[2].stats().is_clock_contradicted);
+    assert!(group.replicas[2].alarms().try_iter().any(|alarm| alarm == Alarm::ClockContradicted));
+    assert_eq!(ahead.revoke(Revocation::of(Subject::everyone())).unwrap().pending, 1);
+    group.deliver(|_, _| false);
+    let new = || Credential::new().user("u").issued_at(Timestamp::from_secs(T0 + 60)).expires_at_secs(T0 + 99);
+    for index in 0..3 {
+        assert!(is_revoked(group.store(index), &user("u")) && is_revoked(group.store(index), &new()), "{index}");
+    }
+    group.store(0).maintain();
+    group.deliver(|_, _| false);
+    for index in 0..2 {
+        assert!(is_revoked(group.store(index), &user("u")), "{index}");
+        assert_eq!(group.store(index).check(&new()), Verdict::Clear, "{index}");
+        assert_eq!(group.store(index).stats().pending_epochs, 0);
+        assert_eq!(group.replicas[index].stats().refused, 0);
     }
 }
 
@@ -563,7 +596,7 @@ fn a_peer_that_does_not_deny_the_canary_says_so() {
     assert_eq!(group.replicas[1].start_canary(), 1);
     assert_eq!(group.replicas[1].start_canary(), 1, "it is out still");
     group.pass(secs(12));
-    let alarm = group.replicas[1].alarms().try_recv().unwrap();
+    let Ok(Alarm::Canary(alarm)) = group.replicas[1].alarms().try_recv() else { panic!("no alarm") };
     assert_eq!((alarm.denied_here, alarm.missing), (true, vec![id(1)]));
     let report = group.replicas[1].canary().unwrap();
     assert_eq!(report.denied_by, [(id(1), None)]);
@@ -734,9 +767,9 @@ fn pages_that_are_lost_are_asked_for_again() {
     }
 }
 
-/// A replica whose clock is slow refuses what seems to be of the future. Whoever holds the same as it does lacks that, too.
+/// What a replica has refused it lacks, and a third that holds the same as it does lacks that, too.
 #[test]
-fn who_has_refused_something_does_not_vouch_for_others() {
+fn replica_that_has_refused_something_does_not_vouch_for_others() {
     let clocks = [0, 1, 2].map(|_| ManualClock::at(Timestamp::from_secs(T0)));
     let replicas = [0, 1, 2].map(|index| {
         let store = options(&clocks[index]).open_in_memory().unwrap();
@@ -744,6 +777,7 @@ fn who_has_refused_something_does_not_vouch_for_others() {
         replica.set_peers([id(1), id(2), id(3)]);
         replica
     });
+    let is_deaf = std::cell::Cell::new(false);
     let exchange = |only_heartbeats: bool| {
         clocks.iter().for_each(|clock| clock.advance(TICK));
         replicas.iter().for_each(Replica::tick);
@@ -752,6 +786,9 @@ fn who_has_refused_something_does_not_vouch_for_others() {
                 while let Some(message) = sender.poll_transmit() {
                     let to = replicas.iter().position(|replica| replica.node() == message.to).unwrap();
                     let between_first_and_third = from + to == 2 && from != to;
+                    if to == 0 && is_deaf.get() {
+                        continue;
+                    }
                     if !(only_heartbeats && between_first_and_third && message.bytes[48] != HEARTBEAT) {
                         replicas[to].receive(sender.node(), &message.bytes).unwrap();
                     }
@@ -760,11 +797,18 @@ fn who_has_refused_something_does_not_vouch_for_others() {
         }
     };
     (0..12).for_each(|_| exchange(false));
-    clocks[1].set_wall(Timestamp::from_secs(T0 - 600));
-    replicas[0].store().disable(Subject::user("u")).unwrap();
+    // The clock of the first jumps, and it does not hear that the others contradict it.
+    clocks[0].set_wall(Timestamp::from_secs(T0 + 600));
+    is_deaf.set(true);
+    (0..60).for_each(|_| exchange(true));
+    assert_eq!(replicas[0].store().revoke(Revocation::of(Subject::user("u"))).unwrap().pending, 0);
     (0..60).for_each(|_| exchange(true));
     assert!(replicas[1].stats().refused > 0);
-    assert_eq!(replicas[2].store().check(&user("u")), Verdict::Unknown(Cause::Stale));
+    assert!(is_revoked(replicas[2].store(), &user("u")), "the second has revoked it now");
+    assert_eq!(replicas[2].store().check(&user("v")), Verdict::Unknown(Cause::Stale));
+    // It is taken once their clocks have come so far.
+    is_deaf.set(false);
+    clocks.iter().skip(1).for_each(|clock| clock.advance(secs(600)));
     (0..20).for_each(|_| exchange(false));
     assert!(is_revoked(replicas[2].store(), &user("u")));
 }

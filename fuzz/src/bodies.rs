@@ -318,7 +318,7 @@ fn snapshot_name(batch: u64) -> String {
 fn header(magic: [u8; 8], batch: u64, file_bytes: u64, chain: u64) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[0..8].copy_from_slice(&magic);
-    bytes[8..12].copy_from_slice(&3_u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&4_u32.to_le_bytes());
     bytes[12..16].copy_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
     bytes[16..32].copy_from_slice(&STORE_ID);
     bytes[32..48].copy_from_slice(&key_id());
@@ -688,17 +688,17 @@ impl Machine {
     /// Whether a fact holds, as the store sees it.
     fn holds(&self, id: &str) -> bool {
         let (kind, number) = id.split_at(1);
-        let is_revoked = |credential: &Credential<'_>| match self.store.check(credential) {
-            Verdict::Revoked(_) => true,
-            Verdict::Clear => false,
+        let effect = |credential: &Credential<'_>| match self.store.check(credential) {
+            Verdict::Revoked(denial) => Some(denial.effect),
+            Verdict::Clear => None,
             Verdict::Unknown(cause) => panic!("nothing is wrong with the clock: {cause}"),
         };
+        let is_revoked = |credential: &Credential<'_>| effect(credential).is_some();
         match kind {
             "t" | "x" => is_revoked(&Credential::new().token(id)),
             "d" => {
-                // A credential from after every epoch is dead by the flag alone.
                 let fresh = Credential::new().issued_at_secs(self.secs + 1).auth_time_secs(self.secs + 1);
-                is_revoked(&fresh.user(format!("u{number}")))
+                effect(&fresh.user(format!("u{number}"))) == Some(Effect::Disabled)
             }
             "u" => {
                 let old = Credential::new().user(id).issued_at_secs(START_SECS).auth_time_secs(START_SECS);
@@ -787,7 +787,7 @@ pub fn message(data: &[u8]) {
         let (payload, after) = after.split_at(after.len().min(usize::from(u16::from_le_bytes(length))));
         rest = after;
         let mut bytes = first[..ENVELOPE_BYTES - 8].to_vec();
-        bytes.extend_from_slice(&xxh3_64_with_seed(payload, 1).to_le_bytes());
+        bytes.extend_from_slice(&xxh3_64_with_seed(payload, u64::from(first[4])).to_le_bytes());
         bytes.extend_from_slice(payload);
         // What is refused has changed nothing; what is taken is checked below.
         replica.receive(peer, &bytes).ok();

@@ -7,15 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 
-use crate::model::{
-    Bin, ContentHasher, Digest, Identity, Kind, Locator, NarrowEntry, Node, Shape, Sum, Timestamp, WideEntry,
-};
+use crate::model::{Bin, ContentHasher, Digest, Identity, Kind, Locator, NarrowEntry, Node, Shape, Sum, WideEntry};
+
+use super::ages::Ages;
 
 /// The nodes of this depth have their sums kept.
 const DEPTH: u8 = 2;
-
-/// When a wide entry may be forgotten, given the tenant it belongs to.
-pub(crate) type EndOfWide = Box<dyn Fn(&WideEntry, Option<Digest>) -> Timestamp + Send + Sync>;
 
 /// An entry, wherever it is kept.
 #[derive(Clone, Copy)]
@@ -24,9 +21,18 @@ pub(crate) enum EntryRef<'a> {
     Wide(&'a WideEntry, Option<Digest>),
 }
 
+impl EntryRef<'_> {
+    /// The bin in which it ends.
+    pub(super) fn bin(self, ages: &Ages) -> Bin {
+        Bin::of(match self {
+            Self::Narrow(entry) => entry.until.end(),
+            Self::Wide(entry, scope) => ages.end_of(entry, scope),
+        })
+    }
+}
+
 pub(super) struct Digests {
     hasher: ContentHasher,
-    end_of_wide: EndOfWide,
     bins: BTreeMap<Bin, BinSums>,
     /// The subjects whose entries are in no table that is ordered by locator.
     others: BTreeSet<Identity>,
@@ -57,8 +63,8 @@ fn number_of(locator: Locator) -> u8 {
 }
 
 impl Digests {
-    pub(super) fn new(hasher: ContentHasher, end_of_wide: EndOfWide) -> Self {
-        Self { hasher, end_of_wide, bins: BTreeMap::new(), others: BTreeSet::new() }
+    pub(super) fn new(hasher: ContentHasher) -> Self {
+        Self { hasher, bins: BTreeMap::new(), others: BTreeSet::new() }
     }
 
     pub(super) fn hash(&self, subject: Identity, entry: EntryRef<'_>) -> u128 {
@@ -68,23 +74,16 @@ impl Digests {
         }
     }
 
-    pub(super) fn bin(&self, entry: EntryRef<'_>) -> Bin {
-        Bin::of(match entry {
-            EntryRef::Narrow(entry) => entry.until.end(),
-            EntryRef::Wide(entry, scope) => (self.end_of_wide)(entry, scope),
-        })
-    }
-
-    pub(super) fn add(&mut self, subject: Identity, entry: EntryRef<'_>) {
+    pub(super) fn add(&mut self, subject: Identity, entry: EntryRef<'_>, ages: &Ages) {
         let sum = Sum::of(self.hash(subject, entry));
-        let bin = self.bins.entry(self.bin(entry)).or_default();
+        let bin = self.bins.entry(entry.bin(ages)).or_default();
         bin.total.add(sum);
         bin.node(number_of(subject.locator)).add(sum);
     }
 
-    pub(super) fn subtract(&mut self, subject: Identity, entry: EntryRef<'_>) {
+    pub(super) fn subtract(&mut self, subject: Identity, entry: EntryRef<'_>, ages: &Ages) {
         let sum = Sum::of(self.hash(subject, entry));
-        let bin = self.bin(entry);
+        let bin = entry.bin(ages);
         if let Some(sums) = self.bins.get_mut(&bin) {
             sums.total.subtract(sum);
             sums.node(number_of(subject.locator)).subtract(sum);

@@ -6,7 +6,8 @@
 //!
 //! Nothing here reads a clock: what may be forgotten is the caller's question.
 
-mod actors;
+mod ages;
+mod authors;
 mod digests;
 mod filter;
 mod narrow;
@@ -20,12 +21,13 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 
 use crate::model::{
-    Bin, ContentHasher, Credential, Denial, Digest, Entry, Epochs, Fingerprint, Identity, Item, Kind, Locator,
-    NarrowEntry, Node, Row, Rows, Shape, Sum, Timestamp, WideEntry,
+    Author, Bin, Claimant, ContentHasher, Credential, Denial, Digest, Entry, Epochs, Fingerprint, Identity, Item, Kind,
+    Locator, NarrowEntry, Node, Row, Rows, Shape, Sum, Timestamp, WideEntry,
 };
 use crate::sync::Mutex;
-use actors::Actors;
-pub(crate) use digests::EndOfWide;
+use ages::Scope;
+pub(crate) use ages::{Ages, end_of};
+use authors::Authors;
 use digests::{Digests, EntryRef};
 use filter::Filter;
 pub(crate) use filter::View as FilterView;
@@ -98,6 +100,9 @@ pub(crate) struct Denylist {
     /// there before it is gone from the other, and never goes back.
     lifted: Map<NarrowEntry>,
     wide: Map<Wide>,
+    /// What is denied outright while its epoch is on its way to the disk. It is part of no entry: it is not counted, sent or
+    /// written anywhere.
+    held: Map<WideEntry>,
     counts: [AtomicUsize; Shape::COUNT],
     /// Held while entries come or go, so that counts and shapes agree with the tables.
     structure: Mutex<Structure>,
@@ -133,12 +138,15 @@ struct ReadMostly {
     shapes: AtomicU64,
     /// How many entries are in the map of those that were lifted.
     lifted: AtomicUsize,
+    /// How many subjects are held.
+    held: AtomicUsize,
     filter: Filter,
 }
 
 #[derive(Debug, Default)]
 struct Structure {
-    actors: Actors,
+    authors: Authors,
+    ages: Arc<Ages>,
     /// What replicas compare, where there are any.
     digests: Option<Digests>,
 }
@@ -146,10 +154,16 @@ struct Structure {
 impl Denylist {
     pub(crate) fn new() -> Self {
         Self {
-            read: ReadMostly { shapes: AtomicU64::new(0), lifted: AtomicUsize::new(0), filter: Filter::new() },
+            read: ReadMostly {
+                shapes: AtomicU64::new(0),
+                lifted: AtomicUsize::new(0),
+                held: AtomicUsize::new(0),
+                filter: Filter::new(),
+            },
             narrow: NarrowTable::new(),
             lifted: map(),
             wide: map(),
+            held: map(),
             counts: [const { AtomicUsize::new(0) }; Shape::COUNT],
             structure: Mutex::default(),
         }
@@ -175,11 +189,17 @@ impl Denylist {
         locator: Locator,
         digest: impl Fn() -> Digest,
         credential: &Credential<'_>,
-        session_matches: impl Fn(&Digest) -> bool,
+        claimant: &impl Claimant,
     ) -> Option<Denial> {
         if !shape.kind.is_narrow() {
             let subject = Identity { locator, digest: digest(), shape };
-            return self.wide.get(&subject)?.entry.verdict(shape, credential, session_matches);
+            // In this order: what is no longer held is in its entry by then.
+            if self.read.held.load(Ordering::Acquire) > 0
+                && let Some(denial) = self.held.get(&subject).and_then(|held| held.verdict(shape, credential, claimant))
+            {
+                return Some(denial);
+            }
+            return self.wide.get(&subject)?.entry.verdict(shape, credential, claimant);
         }
         if let Some(row) = self.narrow.get(shape, locator, &digest) {
             return Some(row.denial());
@@ -191,12 +211,8 @@ impl Denylist {
     }
 
     /// The latest epoch of a subject that binds a credential that names it.
-    pub(crate) fn binding_epoch(
-        &self,
-        subject: Identity,
-        session_matches: impl Fn(&Digest) -> bool,
-    ) -> Option<Timestamp> {
-        self.wide.get(&subject)?.entry.binding_epoch(session_matches)
+    pub(crate) fn binding_epoch(&self, subject: Identity, claimant: &impl Claimant) -> Option<Timestamp> {
+        self.wide.get(&subject)?.entry.binding_epoch(claimant)
     }
 
     /// The entry of a subject, with what belongs to it.
@@ -211,9 +227,34 @@ impl Denylist {
         }
         let structure = self.structure.lock();
         if let Some(row) = self.narrow.get(shape, locator, || digest) {
-            return Some(narrow_item(subject, structure.entry(&row)));
+            return structure.entry(&row).map(|entry| narrow_item(subject, entry));
         }
         self.lifted.get(&subject).map(|slot| narrow_item(subject, slot.clone()))
+    }
+
+    /// Denies a subject outright, until it is [released](Self::release): by a mark that waits for its time.
+    pub(crate) fn hold(&self, subject: Identity, entry: WideEntry) {
+        let _structure = self.structure.lock();
+        let mut slot = self.held.entry(subject).or_insert_with(|| {
+            self.read.held.fetch_add(1, Ordering::Release);
+            self.read.filter.insert(subject.locator);
+            self.count_up(subject.shape, 1);
+            WideEntry::default()
+        });
+        slot.join(entry);
+    }
+
+    /// Ends the holding by the mark with a number. What it is to deny from here on has been joined.
+    pub(crate) fn release(&self, subject: Identity, at: Timestamp) {
+        let _structure = self.structure.lock();
+        if let Some(mut held) = self.held.get_mut(&subject) {
+            let WideEntry { reauthenticate, reissue, .. } = &mut *held;
+            [reauthenticate, reissue].into_iter().for_each(|epochs| epochs.retain(|mark| mark.at != at));
+        }
+        if self.held.remove_if(&subject, |_, held| !held.is_pending()).is_some() {
+            self.read.held.fetch_sub(1, Ordering::Release);
+            self.count_down(subject.shape, 1);
+        }
     }
 
     /// Joins an entry into the tables. When this returns, every check sees it.
@@ -256,6 +297,30 @@ impl Denylist {
             self.read.filter.insert(subject.locator);
             self.count_up(subject.shape, 1);
         }
+        if let Some(scope) = Scope::of(subject) {
+            let age = self.wide.get(&subject).and_then(|slot| slot.entry.age());
+            self.set_age(structure, scope, age);
+        }
+    }
+
+    /// Takes note of a maximum age. Entries of its scope end at another time from here on, and are summed up anew.
+    fn set_age(&self, structure: &mut Structure, scope: Scope, age: Option<u64>) {
+        if structure.ages.get(scope) == age {
+            return;
+        }
+        let concerned = || self.wide.iter().filter(|slot| scope.holds(slot.scope));
+        if structure.digests.is_some() {
+            concerned().for_each(|slot| structure.subtract(*slot.key(), EntryRef::Wide(&slot.entry, slot.scope)));
+        }
+        Arc::make_mut(&mut structure.ages).set(scope, age);
+        if structure.digests.is_some() {
+            concerned().for_each(|slot| structure.add(*slot.key(), EntryRef::Wide(&slot.entry, slot.scope)));
+        }
+    }
+
+    /// The maximum ages that are set.
+    pub(crate) fn ages(&self) -> Arc<Ages> {
+        Arc::clone(&self.structure.lock().ages)
     }
 
     /// Tells whether it is new.
@@ -270,21 +335,17 @@ impl Denylist {
             structure.add(subject, EntryRef::Narrow(&slot));
             return false;
         }
-        if let Some(row) = &known {
-            let before = structure.entry(row);
+        if let Some(before) = known.as_ref().and_then(|row| structure.entry(row)) {
             structure.subtract(subject, EntryRef::Narrow(&before));
             entry.join(before);
         }
         structure.add(subject, EntryRef::Narrow(&entry));
-        let actor = match &entry.cause.actor {
-            Some(actor) => structure.actors.acquire(actor, 1),
-            None => Some(Row::NO_ACTOR),
-        };
-        let row = actor.and_then(|actor| Row::of(subject, &entry, actor));
+        let author = Row::author_of(&entry).and_then(|author| structure.authors.acquire(&author, 1));
+        let row = author.and_then(|author| Row::of(subject, &entry, author));
         let placed = row.ok_or(Crowded).and_then(|row| self.narrow.put(row));
         if placed.is_err() {
-            if let Some(actor) = actor {
-                structure.actors.release(actor);
+            if let Some(author) = author {
+                structure.authors.release(author);
             }
             structure.add_other(subject);
             self.lifted.insert(subject, entry);
@@ -294,31 +355,31 @@ impl Denylist {
             if placed.is_err() {
                 self.narrow.remove(subject);
             }
-            structure.actors.release(row.actor);
+            structure.authors.release(row.author);
         }
         known.is_none()
     }
 
     /// Takes in the rows of a snapshot. The filter is to be rebuilt afterwards. Several threads may load at once.
     pub(crate) fn load(&self, rows: Rows) {
-        let Rows { actors, mut rows } = rows;
-        let mut uses = vec![0; actors.len()];
+        let Rows { authors, mut rows } = rows;
+        let mut uses = vec![0; authors.len()];
         for row in &rows {
-            if let Some(uses) = uses.get_mut(row.actor as usize) {
+            if let Some(uses) = uses.get_mut(row.author as usize) {
                 *uses += 1;
             }
         }
         let numbers: Vec<u32> = {
             let mut structure = self.structure.lock();
-            let used = actors.iter().zip(uses);
-            used.map(|(actor, rows)| match rows {
-                0 => Row::NO_ACTOR,
-                rows => structure.actors.acquire(actor, rows).unwrap_or(Row::NO_ACTOR),
+            let used = authors.iter().zip(uses);
+            used.map(|(author, rows)| match rows {
+                0 => Row::NO_AUTHOR,
+                rows => structure.authors.acquire(author, rows).unwrap_or(Row::NO_AUTHOR),
             })
             .collect()
         };
         for row in &mut rows {
-            row.actor = numbers.get(row.actor as usize).copied().unwrap_or(Row::NO_ACTOR);
+            row.author = numbers.get(row.author as usize).copied().unwrap_or(Row::NO_AUTHOR);
         }
         for rows in rows.chunk_by(|a, b| narrow::shard_of(a.locator) == narrow::shard_of(b.locator)) {
             let table = narrow::table_of(rows);
@@ -333,8 +394,8 @@ impl Denylist {
             }
             for row in rows {
                 let Some(subject) = row.identity() else { continue };
-                let entry = structure.entry(row);
-                structure.actors.release(row.actor);
+                let Some(entry) = structure.entry(row) else { continue };
+                structure.authors.release(row.author);
                 if self.join_narrow(&mut structure, subject, entry) {
                     self.count_up(subject.shape, 1);
                 }
@@ -363,7 +424,8 @@ impl Denylist {
 
     /// How many subjects have an entry.
     pub(crate) fn len(&self) -> usize {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        let counted: usize = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        counted.saturating_sub(self.read.held.load(Ordering::Relaxed))
     }
 
     /// How many subjects of a kind have an entry.
@@ -385,8 +447,8 @@ impl Denylist {
                     break;
                 }
             }
-            let actors = structure.renumber(&mut rows);
-            (!rows.is_empty()).then_some(Rows { actors, rows })
+            let authors = structure.renumber(&mut rows);
+            (!rows.is_empty()).then_some(Rows { authors, rows })
         })
     }
 
@@ -446,24 +508,25 @@ impl Denylist {
     }
 
     /// From here on the sums are kept that replicas compare. Writers wait while those of what is there are added up.
-    pub(crate) fn keep_sums(&self, hasher: ContentHasher, end_of_wide: EndOfWide) {
+    pub(crate) fn keep_sums(&self, hasher: ContentHasher) {
         let mut structure = self.structure.lock();
-        let mut digests = Digests::new(hasher, end_of_wide);
+        let mut digests = Digests::new(hasher);
+        let ages = Arc::clone(&structure.ages);
         for shard in 0..narrow::SHARDS {
             let mut rows = Vec::new();
             self.narrow.rows(shard, &mut rows);
             for row in rows {
-                if let Some(subject) = row.identity() {
-                    digests.add(subject, EntryRef::Narrow(&structure.entry(&row)));
+                if let (Some(subject), Some(entry)) = (row.identity(), structure.entry(&row)) {
+                    digests.add(subject, EntryRef::Narrow(&entry), &ages);
                 }
             }
         }
         for slot in &self.lifted {
-            digests.add(*slot.key(), EntryRef::Narrow(&slot));
+            digests.add(*slot.key(), EntryRef::Narrow(&slot), &ages);
             digests.add_other(*slot.key());
         }
         for slot in &self.wide {
-            digests.add(*slot.key(), EntryRef::Wide(&slot.entry, slot.scope));
+            digests.add(*slot.key(), EntryRef::Wide(&slot.entry, slot.scope), &ages);
             digests.add_other(*slot.key());
         }
         structure.digests = Some(digests);
@@ -531,7 +594,7 @@ impl Denylist {
             }
             true
         });
-        page.rows.actors = structure.renumber(&mut page.rows.rows);
+        page.rows.authors = structure.renumber(&mut page.rows.rows);
         page
     }
 
@@ -549,24 +612,24 @@ impl Denylist {
         let mut goes_on = true;
         self.narrow.for_each_in(first, last, |row| {
             while goes_on && let Some(other) = others.next_if(|other| other.locator <= { row.locator }) {
-                goes_on = self.visit_other(digests, other, cutoff, &mut visit);
+                goes_on = self.visit_other(structure, digests, other, cutoff, &mut visit);
             }
-            let Some(subject) = row.identity() else { return goes_on };
-            let entry = structure.entry(row);
+            let (Some(subject), Some(entry)) = (row.identity(), structure.entry(row)) else { return goes_on };
             let reference = EntryRef::Narrow(&entry);
-            if goes_on && digests.bin(reference) >= cutoff {
+            if goes_on && reference.bin(&structure.ages) >= cutoff {
                 let hash = digests.hash(subject, reference);
                 goes_on = visit(Held { subject, hash, entry: Found::Row(row) });
             }
             goes_on
         });
         while goes_on && let Some(other) = others.next() {
-            goes_on = self.visit_other(digests, other, cutoff, &mut visit);
+            goes_on = self.visit_other(structure, digests, other, cutoff, &mut visit);
         }
     }
 
     fn visit_other(
         &self,
+        structure: &Structure,
         digests: &Digests,
         subject: Identity,
         cutoff: Bin,
@@ -575,12 +638,12 @@ impl Denylist {
         if let Some(slot) = self.wide.get(&subject) {
             let entry = EntryRef::Wide(&slot.entry, slot.scope);
             let held = || Held { subject, hash: digests.hash(subject, entry), entry: Found::Wide(&slot) };
-            return digests.bin(entry) < cutoff || visit(held());
+            return entry.bin(&structure.ages) < cutoff || visit(held());
         }
         let Some(slot) = self.lifted.get(&subject) else { return true };
         let entry = EntryRef::Narrow(&slot);
         let held = || Held { subject, hash: digests.hash(subject, entry), entry: Found::Lifted(&slot) };
-        digests.bin(entry) < cutoff || visit(held())
+        entry.bin(&structure.ages) < cutoff || visit(held())
     }
 
     /// Whether the filter is too small for what it holds, or holds much that is gone.
@@ -616,6 +679,7 @@ impl Denylist {
             filling.add(|add| {
                 self.lifted.iter().for_each(|slot| add(slot.key().locator));
                 self.wide.iter().for_each(|slot| add(slot.key().locator));
+                self.held.iter().for_each(|slot| add(slot.key().locator));
             });
         });
     }
@@ -632,19 +696,20 @@ impl Denylist {
 }
 
 impl Structure {
-    fn entry(&self, row: &Row) -> NarrowEntry {
-        row.entry(self.actors.get(row.actor).cloned())
+    /// The entry of a row of the table, whose author is known.
+    fn entry(&self, row: &Row) -> Option<NarrowEntry> {
+        self.authors.get(row.author).map(|author| row.entry(author))
     }
 
     fn add(&mut self, subject: Identity, entry: EntryRef<'_>) {
         if let Some(digests) = &mut self.digests {
-            digests.add(subject, entry);
+            digests.add(subject, entry, &self.ages);
         }
     }
 
     fn subtract(&mut self, subject: Identity, entry: EntryRef<'_>) {
         if let Some(digests) = &mut self.digests {
-            digests.subtract(subject, entry);
+            digests.subtract(subject, entry, &self.ages);
         }
     }
 
@@ -663,33 +728,32 @@ impl Structure {
     /// A row is gone from the table.
     fn release(&mut self, row: &Row) {
         if self.digests.is_some()
-            && let Some(subject) = row.identity()
+            && let (Some(subject), Some(entry)) = (row.identity(), self.entry(row))
         {
-            let entry = self.entry(row);
             self.subtract(subject, EntryRef::Narrow(&entry));
         }
-        self.actors.release(row.actor);
+        self.authors.release(row.author);
     }
 
-    /// Numbers the actors of rows among themselves.
-    fn renumber(&self, rows: &mut [Row]) -> Vec<Arc<str>> {
-        let mut actors = Vec::new();
+    /// Numbers the authors of rows among themselves.
+    fn renumber(&self, rows: &mut [Row]) -> Vec<Author> {
+        let mut authors = Vec::new();
         let mut numbers = HashMap::new();
-        let mut last = (Row::NO_ACTOR, Row::NO_ACTOR);
+        let mut last = (Row::NO_AUTHOR, Row::NO_AUTHOR);
         for row in rows {
-            // Few actors make many rows: mostly it is the one before.
-            if row.actor != last.0 {
-                let number = self.actors.get(row.actor).map(|actor| {
-                    *numbers.entry(row.actor).or_insert_with(|| {
-                        actors.push(Arc::clone(actor));
-                        u32::try_from(actors.len() - 1).unwrap_or(Row::NO_ACTOR)
+            // Few authors make many rows: mostly it is the one before.
+            if row.author != last.0 {
+                let number = self.authors.get(row.author).map(|author| {
+                    *numbers.entry(row.author).or_insert_with(|| {
+                        authors.push(author.clone());
+                        u32::try_from(authors.len() - 1).unwrap_or(Row::NO_AUTHOR)
                     })
                 });
-                last = (row.actor, number.unwrap_or(Row::NO_ACTOR));
+                last = (row.author, number.unwrap_or(Row::NO_AUTHOR));
             }
-            row.actor = last.1;
+            row.author = last.1;
         }
-        actors
+        authors
     }
 }
 
@@ -734,7 +798,25 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::model::{EntryCause, Key, Keyring, Retention, Subject};
+    use crate::model::{EntryCause, Key, Keyring, Life, Marks, Retention, Subject};
+
+    const LIFE: Life = Life::from_bytes([1; 16]);
+
+    struct Nobody;
+
+    impl Claimant for Nobody {
+        fn is_of_session(&self, _: &Digest) -> bool {
+            false
+        }
+
+        fn is_of_issuer(&self, _: &Digest) -> bool {
+            false
+        }
+
+        fn now(&self) -> Timestamp {
+            Timestamp::MIN
+        }
+    }
 
     struct Token {
         digest: Digest,
@@ -755,9 +837,17 @@ mod tests {
     }
 
     fn item(token: &Token, at: u64, lifted: u64, until: u32) -> Item {
-        let mut entry =
-            NarrowEntry::denied(Timestamp::from_nanos(at), EntryCause::default(), Retention::from_secs(until));
-        entry.lifted = Timestamp::from_nanos(lifted);
+        let denied = |at| {
+            let (at, until) = (Timestamp::from_nanos(at), Retention::from_secs(until));
+            NarrowEntry::denied(LIFE, at, EntryCause::default(), until)
+        };
+        let mut entry = NarrowEntry { denials: Marks::default(), until: Retention::from_secs(until) };
+        if at > 0 {
+            entry.join(denied(at));
+        }
+        if lifted > 0 {
+            entry.join(denied(lifted).lifting().unwrap());
+        }
         let Token { digest, locator, shape } = *token;
         Item { digest, locator, shape, entry: Entry::Narrow(entry), scope: None, label: None }
     }
@@ -767,7 +857,7 @@ mod tests {
         let filter = denylist.filter();
         let is_absent = !filter.may_contain(token.locator) && filter.is_current();
         let credential = Credential::new();
-        !is_absent && denylist.judge(token.shape, token.locator, || token.digest, &credential, |_| false).is_some()
+        !is_absent && denylist.judge(token.shape, token.locator, || token.digest, &credential, &Nobody).is_some()
     }
 
     /// Runs `change` while another thread makes sure, again and again, that the token whose number it last gave denies.
@@ -875,9 +965,10 @@ mod tests {
     fn rows_load_into_an_empty_table_and_over_a_full_one_alike() {
         let (denylist, tokens) = (Denylist::new(), tokens(3_000));
         let by = |actor: &str, item: Item| {
-            let Entry::Narrow(mut entry) = item.entry else { return item };
-            entry.cause.actor = Some(actor.into());
-            Item { entry: Entry::Narrow(entry), ..item }
+            let Entry::Narrow(entry) = item.entry else { return item };
+            let (at, cause) = entry.denials.latest_standing().unwrap();
+            let cause = EntryCause { actor: Some(actor.into()), ..cause.clone() };
+            Item { entry: Entry::Narrow(NarrowEntry::denied(LIFE, *at, cause, entry.until)), ..item }
         };
         for (n, token) in tokens.iter().enumerate() {
             denylist.join(by(&format!("actor-{}", n % 7), item(token, 10 + n as u64, 0, 50)));
@@ -895,6 +986,6 @@ mod tests {
             }
         }
         assert_eq!(loaded.forget(Timestamp::from_secs(51), |_, _| false), tokens.len());
-        assert_eq!(loaded.structure.lock().actors.get(0), None, "nobody is named any more");
+        assert_eq!(loaded.structure.lock().authors.get(0), None, "nobody is named any more");
     }
 }

@@ -306,7 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{EntryCause, Kind, NarrowEntry};
+    use crate::model::{EntryCause, Kind, Life, NarrowEntry};
 
     fn digest(n: u64) -> Digest {
         Digest::from_bytes(u128::from(n).to_le_bytes())
@@ -319,8 +319,9 @@ mod tests {
     }
 
     fn row(locator: u64, digest_of: u64, until: u32) -> Row {
-        let entry = NarrowEntry::denied(Timestamp::from_nanos(1), EntryCause::default(), Retention::from_secs(until));
-        Row::of(identity(locator, digest_of), &entry, Row::NO_ACTOR).unwrap()
+        let (at, until) = (Timestamp::from_nanos(1), Retention::from_secs(until));
+        let entry = NarrowEntry::denied(Life::from_bytes([1; 16]), at, EntryCause::default(), until);
+        Row::of(identity(locator, digest_of), &entry, 0).unwrap()
     }
 
     #[derive(Clone, Debug)]

@@ -77,6 +77,7 @@ pub(super) fn read(storage: &dyn Storage, identity: StoreIdentity) -> Result<Tol
 mod tests {
     use std::time::Duration;
 
+    use super::super::format::FORMAT;
     use super::*;
     use crate::model::{KeyId, Timestamp};
     use crate::storage::MemoryStorage;
@@ -96,7 +97,7 @@ mod tests {
         assert_eq!(&bytes[..8], b"RSCNDFRS");
         assert_eq!(
             (words[1], &words[6..12]),
-            (3 | 128 << 32, &[0, 6, 0, 3, 4, 5][..]),
+            (u64::from(FORMAT) | 128 << 32, &[0, 6, 0, 3, 4, 5][..]),
             "format and length, and the fields"
         );
         // Of another store, or torn: it says nothing.

@@ -53,7 +53,18 @@ pub enum RecoveryError {
         "the key of this store was given by configuration and is not kept in it: configure it again (Options::key)"
     )]
     KeyMissing,
-    /// A file is of a format that this version does not know. Formats 1 and 2 were never released.
+    /// A file is of a format that no released version wrote.
+    #[error(
+        "{file} was written by a development version (format {version}), which no released version reads: open it with the \
+         version that wrote it, or begin with an empty directory"
+    )]
+    DevelopmentFormat {
+        /// The name of the file.
+        file: String,
+        /// Its format version.
+        version: u32,
+    },
+    /// A file is of a format that this version does not know.
     #[error(
         "{file} has format {version}, this version knows format {}: open it with the version that wrote it",
         super::format::FORMAT
@@ -193,10 +204,18 @@ pub(super) fn list(storage: &dyn Storage) -> Result<Vec<String>, FileError> {
     storage.list().map_err(FileError::of("list", "the directory"))
 }
 
+fn unknown_format(file: &str, version: u32) -> RecoveryError {
+    let file = file.to_owned();
+    match version {
+        ..super::format::FORMAT => RecoveryError::DevelopmentFormat { file, version },
+        _ => RecoveryError::UnknownFormat { file, version },
+    }
+}
+
 pub(super) fn read_header(bytes: &[u8], kind: FileKind, name: &str) -> Result<Header, RecoveryError> {
     Header::decode(bytes, kind).map_err(|error| match error {
         HeaderError::Damaged => corrupt(name, 0, "the header's checksum does not hold"),
-        HeaderError::Format(version) => RecoveryError::UnknownFormat { file: name.to_owned(), version },
+        HeaderError::Format(version) => unknown_format(name, version),
     })
 }
 
@@ -330,7 +349,7 @@ impl Recovery<'_> {
                     first_damage.get_or_insert(corrupt(&name, 16, "it belongs to another store"));
                 }
                 Err(SnapshotReadError::Format(version)) => {
-                    return Err(RecoveryError::UnknownFormat { file: name, version });
+                    return Err(unknown_format(&name, version));
                 }
                 Err(SnapshotReadError::File(source)) => return Err(FileError::of("read", &name)(source).into()),
             }

@@ -124,7 +124,7 @@ impl SnapshotWriter {
             self.write_frame(FrameKind::Records)?;
         }
         for chunk in rows.rows.chunks(ROWS_MAX) {
-            codec::encode_rows(&rows.actors, chunk, &mut self.block);
+            codec::encode_rows(&rows.authors, chunk, &mut self.block);
             self.records += chunk.len() as u64;
             self.write_frame(FrameKind::Rows)?;
         }

@@ -207,7 +207,7 @@ impl Surveyor<'_> {
             Ok(header) => return Some(header),
             Err(_) if lossy.failed => "the header cannot be read",
             Err(HeaderError::Damaged) => "the header's checksum does not hold",
-            Err(HeaderError::Format(_)) => "it is of a format that this version does not know",
+            Err(HeaderError::Format(_)) => "it is of a format that this version does not read",
         };
         self.damage(name, 0, HEADER_BYTES as u64, what);
         None

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64_with_secret, xxh3_128_with_secret};
 use zeroize::Zeroize;
 
-use super::entry::{Cause, Epochs, NarrowEntry, WideEntry};
+use super::entry::{Age, Cause, NarrowEntry, WideEntry};
+use super::epochs::Epochs;
 use super::identity::{Identity, Locator};
+use super::marks::{Marks, Undone};
 use super::time::Timestamp;
 
 /// How long a bin is, in seconds.
@@ -162,50 +164,71 @@ impl ContentHasher {
 
     /// The hash of an entry of a token, session or family.
     pub(crate) fn narrow(&self, subject: Identity, entry: &NarrowEntry) -> u128 {
-        let mut bytes = [0; 54];
-        let mut rest = bytes.as_mut_slice();
-        let mut put = |field: &[u8]| {
-            if let Some((place, after)) = std::mem::take(&mut rest).split_at_mut_checked(field.len()) {
-                place.copy_from_slice(field);
-                rest = after;
-            }
-        };
-        put(&identity(subject));
-        put(&entry.at.as_nanos().to_le_bytes());
-        put(&entry.lifted.as_nanos().to_le_bytes());
-        put(&entry.until.as_secs().to_le_bytes());
-        put(&self.cause(&entry.cause));
-        xxh3_128_with_secret(&bytes, &self.0)
+        let NarrowEntry { denials, until } = entry;
+        // All but a few have one mark, and their bytes fit here.
+        let mut gathered = Gathered::default();
+        gathered.extend(&identity(subject));
+        gathered.extend(&until.as_secs().to_le_bytes());
+        Self::marks(denials, &mut gathered, |cause| self.cause(cause));
+        xxh3_128_with_secret(gathered.bytes(), &self.0)
     }
 
     /// The hash of an entry of a wider subject.
     pub(crate) fn wide(&self, subject: Identity, entry: &WideEntry) -> u128 {
-        let WideEntry { reauthenticate, reissue, disabled, lifted, enabled, floor } = entry;
-        let mut bytes = Vec::with_capacity(128);
-        bytes.extend_from_slice(&identity(subject));
-        for time in [lifted, enabled, floor] {
-            bytes.extend_from_slice(&time.as_nanos().to_le_bytes());
-        }
-        bytes.push(disabled.is_some().into());
-        if let Some((at, cause)) = disabled {
-            bytes.extend_from_slice(&at.as_nanos().to_le_bytes());
-            bytes.extend_from_slice(&self.cause(cause));
-        }
+        let WideEntry { reauthenticate, reissue, blocks, ages, floor } = entry;
+        let mut bytes = Gathered::default();
+        bytes.extend(&identity(subject));
+        bytes.extend(&floor.as_nanos().to_le_bytes());
+        Self::marks(blocks, &mut bytes, |cause| self.cause(cause));
+        Self::marks(ages, &mut bytes, |Age { nanos, cause }| {
+            let mut age = [0; 17];
+            let (limit, why) = age.split_at_mut(8);
+            limit.copy_from_slice(&nanos.to_le_bytes());
+            why.copy_from_slice(&self.cause(cause));
+            age
+        });
         for epochs in [reauthenticate, reissue] {
             self.epochs(epochs, &mut bytes);
         }
-        xxh3_128_with_secret(&bytes, &self.0)
+        xxh3_128_with_secret(bytes.bytes(), &self.0)
     }
 
-    /// Numbers go before what they count, so that no two entries share their bytes.
-    fn epochs(&self, epochs: &Epochs, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&(epochs.len() as u64).to_le_bytes());
+    // Numbers go before what they count, so that no two entries share their bytes.
+
+    fn marks<T: Clone + Ord, const N: usize>(marks: &Marks<T>, bytes: &mut Gathered, hash: impl Fn(&T) -> [u8; N]) {
+        bytes.extend(&(marks.iter().len() as u64).to_le_bytes());
+        for record in marks.iter() {
+            bytes.extend(record.life.as_bytes());
+            bytes.extend(&record.undone.as_nanos().to_le_bytes());
+            bytes.extend(&[record.mark.is_some().into()]);
+            if let Some((number, what)) = &record.mark {
+                bytes.extend(&number.as_nanos().to_le_bytes());
+                bytes.extend(&hash(what));
+            }
+        }
+    }
+
+    fn epochs(&self, epochs: &Epochs, bytes: &mut Gathered) {
+        bytes.extend(&(epochs.iter().len() as u64).to_le_bytes());
         for mark in epochs.iter() {
-            bytes.extend_from_slice(&mark.epoch.as_nanos().to_le_bytes());
-            bytes.extend_from_slice(&mark.at.as_nanos().to_le_bytes());
-            bytes.extend_from_slice(&self.cause(&mark.cause));
-            bytes.extend_from_slice(&(mark.spared.len() as u64).to_le_bytes());
-            mark.spared.iter().for_each(|session| bytes.extend_from_slice(session.as_bytes()));
+            bytes.extend(&mark.epoch.as_nanos().to_le_bytes());
+            bytes.extend(&mark.at.as_nanos().to_le_bytes());
+            bytes.extend(mark.life.as_bytes());
+            bytes.extend(&[mark.in_doubt.into()]);
+            bytes.extend(&[mark.issuer.is_some().into()]);
+            mark.issuer.iter().for_each(|issuer| bytes.extend(issuer.as_bytes()));
+            bytes.extend(&self.cause(&mark.cause));
+            bytes.extend(&(mark.spared.len() as u64).to_le_bytes());
+            mark.spared.iter().for_each(|session| bytes.extend(session.as_bytes()));
+        }
+        self.undone(epochs.lifted(), bytes);
+    }
+
+    fn undone(&self, undone: &Undone, bytes: &mut Gathered) {
+        bytes.extend(&(undone.iter().len() as u64).to_le_bytes());
+        for (life, number) in undone.iter() {
+            bytes.extend(life.as_bytes());
+            bytes.extend(&number.as_nanos().to_le_bytes());
         }
     }
 
@@ -214,6 +237,41 @@ impl ContentHasher {
         let actor = name.map_or(0, |name| xxh3_64_with_secret(name.as_bytes(), &self.0) | 1);
         let [a, b, c, d, e, f, g, h] = actor.to_le_bytes();
         [cause.reason.into(), a, b, c, d, e, f, g, h]
+    }
+}
+
+/// Bytes to be hashed, on the stack while they are few.
+struct Gathered {
+    few: [u8; 96],
+    len: usize,
+    many: Vec<u8>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self { few: [0; 96], len: 0, many: Vec::new() }
+    }
+}
+
+impl Gathered {
+    fn extend(&mut self, field: &[u8]) {
+        let end = self.len + field.len();
+        match self.few.get_mut(self.len..end) {
+            Some(place) if self.many.is_empty() => {
+                place.copy_from_slice(field);
+                self.len = end;
+            }
+            _ => {
+                if self.many.is_empty() {
+                    self.many.extend_from_slice(self.few.get(..self.len).unwrap_or_default());
+                }
+                self.many.extend_from_slice(field);
+            }
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.many.is_empty() { self.few.get(..self.len).unwrap_or_default() } else { &self.many }
     }
 }
 

@@ -1,14 +1,16 @@
 //! What is stored per subject: a value of a join-semilattice.
 //!
 //! Joining two is commutative, associative and idempotent, so entries may arrive twice, late and in any order.
-//! Nothing is ever subtracted: undoing is itself a value that grows ("every mark made at or before *t* is lifted"), and
-//! names no more than what its author had seen. A mark made since, anywhere, still denies: deny wins ties.
+//! Nothing is ever subtracted: undoing is itself a value that grows, and names the marks that its author had seen; see
+//! [`super::marks`].
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::epochs::{Epochs, Mark};
 use super::identity::{Digest, Identity, Locator};
+use super::marks::{Life, Marks};
 use super::provenance::Reason;
 use super::subject::Shape;
 use super::time::{Retention, Timestamp};
@@ -27,7 +29,7 @@ pub(crate) struct Cause {
 pub(crate) enum Entry {
     /// A token, session or family: denied outright.
     Narrow(NarrowEntry),
-    /// Any wider subject: epochs and a flag.
+    /// Any wider subject: epochs, blocks and limits.
     Wide(WideEntry),
 }
 
@@ -35,18 +37,14 @@ impl Entry {
     /// Whether it is in the one form that equal entries share. Decoded entries are checked before they are joined.
     pub(crate) fn is_canonical(&self) -> bool {
         match self {
-            Self::Narrow(_) => true,
-            Self::Wide(wide) => {
-                let sorted = |epochs: &Epochs| epochs.0.iter().all(|mark| mark.spared.is_sorted_by(|a, b| a < b));
-                let mut canonical = wide.clone();
-                canonical.canonicalise();
-                sorted(&wide.reauthenticate) && sorted(&wide.reissue) && canonical == *wide
+            Self::Narrow(entry) => entry.denials.is_canonical(),
+            Self::Wide(WideEntry { reauthenticate, reissue, blocks, ages, floor: _ }) => {
+                let epochs = reauthenticate.is_canonical() && reissue.is_canonical();
+                epochs && blocks.is_canonical() && ages.is_canonical()
             }
         }
     }
-}
 
-impl Entry {
     /// The least entry that is at least both. Entries of different sorts are of different subjects, and are not joined.
     pub(crate) fn joined_with(mut self, other: Self) -> Self {
         match (&mut self, other) {
@@ -61,30 +59,47 @@ impl Entry {
     pub(crate) fn denies_outright(&self) -> bool {
         match self {
             Self::Narrow(entry) => entry.denies(),
-            Self::Wide(entry) => entry.disabled_since().is_some(),
+            Self::Wide(entry) => entry.blocks.stand(),
         }
     }
 
-    /// Whether it may undo anything.
-    pub(crate) fn undoes(&self) -> bool {
+    /// The highest number of a mark in it.
+    pub(crate) fn latest(&self) -> Timestamp {
         match self {
-            Self::Narrow(entry) => entry.lifted > Timestamp::MIN,
-            Self::Wide(entry) => entry.lifted.max(entry.enabled) > Timestamp::MIN,
+            Self::Narrow(entry) => entry.denials.latest(),
+            Self::Wide(entry) => entry.latest_mark(),
         }
     }
 
-    /// The entry without what it would undo, where this is known: joined in, it un-denies nothing.
-    pub(crate) fn without_undoing(&self, known: Option<&Self>) -> Self {
-        let mut entry = self.clone();
-        match (&mut entry, known) {
-            (Self::Narrow(entry), Some(Self::Narrow(known))) => entry.lifted = entry.lifted.min(known.lifted),
-            (Self::Wide(entry), Some(Self::Wide(known))) => {
-                entry.lifted = entry.lifted.min(known.lifted);
-                entry.enabled = entry.enabled.min(known.enabled);
-            }
-            _ => {}
+    /// Whether it says nothing.
+    pub(crate) fn is_void(&self) -> bool {
+        match self {
+            Self::Narrow(entry) => entry.denials.is_empty(),
+            Self::Wide(entry) => *entry == WideEntry::default(),
         }
-        entry
+    }
+
+    /// Whether it has epochs that wait for their time.
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self, Self::Wide(entry) if entry.is_pending())
+    }
+
+    /// Whether it may undo anything. `false` is certain.
+    pub(crate) fn may_undo(&self) -> bool {
+        match self {
+            Self::Narrow(entry) => entry.denials.undoes(),
+            Self::Wide(_) => true,
+        }
+    }
+
+    /// The entry without what it would undo of what is known: joined in, it un-denies nothing.
+    pub(crate) fn without_undoing(&self, known: Option<&Self>) -> Self {
+        match (self, known) {
+            (Self::Narrow(entry), Some(Self::Narrow(known))) => Self::Narrow(entry.without_undoing(Some(known))),
+            (Self::Narrow(entry), _) => Self::Narrow(entry.without_undoing(None)),
+            (Self::Wide(entry), Some(Self::Wide(known))) => Self::Wide(entry.without_undoing(Some(known))),
+            (Self::Wide(entry), _) => Self::Wide(entry.without_undoing(None)),
+        }
     }
 }
 
@@ -106,221 +121,144 @@ pub(crate) struct Item {
     pub(crate) label: Option<Box<str>>,
 }
 
-/// One outright denial: `at` is when it was last revoked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NarrowEntry {
-    /// When it was last revoked. It denies while this is after `lifted`.
-    pub(crate) at: Timestamp,
-    /// Why, and by whom.
-    pub(crate) cause: Cause,
-    /// Revocations made at or before this are lifted.
-    pub(crate) lifted: Timestamp,
-    /// When it may be forgotten: the latest `exp` of any credential that names it.
-    pub(crate) until: Retention,
-}
-
 impl Item {
     pub(crate) const fn identity(&self) -> Identity {
         Identity { locator: self.locator, digest: self.digest, shape: self.shape }
     }
 }
 
+/// The outright denials of one token, session or family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NarrowEntry {
+    /// Who denied it, and which of that is lifted. It denies while any stands.
+    pub(crate) denials: Marks<Cause>,
+    /// When it may be forgotten: the latest `exp` of any credential that names it.
+    pub(crate) until: Retention,
+}
+
 impl NarrowEntry {
     /// A denial.
-    pub(crate) const fn denied(at: Timestamp, cause: Cause, until: Retention) -> Self {
-        Self { at, cause, lifted: Timestamp::MIN, until }
+    pub(crate) fn denied(life: Life, at: Timestamp, cause: Cause, until: Retention) -> Self {
+        Self { denials: Marks::one(life, at, cause), until }
     }
 
     /// Whether it denies.
     #[must_use]
     pub(crate) fn denies(&self) -> bool {
-        self.at > self.lifted
+        self.denials.stand()
     }
 
-    /// The latest time at which it was changed.
-    pub(crate) fn last_change(&self) -> Timestamp {
-        self.at.max(self.lifted)
+    /// The lifting of all that stands; none if nothing does.
+    pub(crate) fn lifting(&self) -> Option<Self> {
+        Some(Self { denials: self.denials.undoing()?, until: self.until })
+    }
+
+    fn without_undoing(&self, known: Option<&Self>) -> Self {
+        Self { denials: self.denials.without_undoing(known.map(|known| &known.denials)), until: self.until }
     }
 
     /// Makes this the least entry that is at least both.
     pub(crate) fn join(&mut self, other: Self) {
-        if (other.at, &other.cause) > (self.at, &self.cause) {
-            self.at = other.at;
-            self.cause = other.cause;
-        }
-        self.lifted = self.lifted.max(other.lifted);
+        self.denials.join(other.denials);
         self.until = self.until.max(other.until);
     }
 }
 
-/// The epochs and the flag of one wide subject.
+/// What is known of one wide subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WideEntry {
     /// Credentials authenticated at or before these are dead.
     pub(crate) reauthenticate: Epochs,
     /// Credentials issued at or before these are dead.
     pub(crate) reissue: Epochs,
-    /// When it was last disabled, and why. It is disabled while that is after `enabled`.
-    pub(crate) disabled: Option<(Timestamp, Cause)>,
-    /// Epochs made at or before this are lifted.
-    pub(crate) lifted: Timestamp,
-    /// Disablings made at or before this are undone.
-    pub(crate) enabled: Timestamp,
+    /// Who disabled it, and which of that is undone. It is disabled while any stands.
+    pub(crate) blocks: Marks<Cause>,
+    /// Of a tenant or everyone, the maximum ages of credentials that were set, and which of that is undone. The shortest
+    /// that stands binds.
+    pub(crate) ages: Marks<Age>,
     /// Credentials authenticated or issued at or before this were once dead by age, and stay so. No undo touches it.
     pub(crate) floor: Timestamp,
 }
 
+/// A maximum age of credentials.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Age {
+    /// In nanoseconds.
+    pub(crate) nanos: u64,
+    pub(crate) cause: Cause,
+}
+
 impl WideEntry {
-    /// The flag, while it is set.
-    #[must_use]
-    pub(crate) fn disabled_since(&self) -> Option<&(Timestamp, Cause)> {
-        self.disabled.as_ref().filter(|(at, _)| *at > self.enabled)
+    /// The lifting of all epochs that stand; none if none does.
+    pub(crate) fn lifting(&self) -> Option<Self> {
+        let (reauthenticate, reissue) = (self.reauthenticate.lifting(), self.reissue.lifting());
+        if reauthenticate.is_none() && reissue.is_none() {
+            return None;
+        }
+        let (reauthenticate, reissue) = (reauthenticate.unwrap_or_default(), reissue.unwrap_or_default());
+        Some(Self { reauthenticate, reissue, ..Self::default() })
     }
 
-    /// When the last epoch that it holds was made, for a lift to name.
-    pub(crate) fn last_mark(&self) -> Option<Timestamp> {
-        self.reauthenticate.0.iter().chain(&self.reissue.0).map(|mark| mark.at).max()
+    /// The undoing of every block that stands; none if none does.
+    pub(crate) fn enabling(&self) -> Option<Self> {
+        Some(Self { blocks: self.blocks.undoing()?, ..Self::default() })
     }
 
-    /// The latest time at which it was changed.
-    pub(crate) fn last_change(&self) -> Timestamp {
-        let disabled = self.disabled.as_ref().map(|(at, _)| *at);
-        self.last_mark().max(disabled).unwrap_or_default().max(self.lifted).max(self.enabled)
+    /// The maximum age that binds; none if none is set.
+    pub(crate) fn age(&self) -> Option<u64> {
+        self.ages.standing().map(|(_, (_, age))| age.nanos).min()
     }
 
-    /// The latest time in it: once credentials that old are dead by age, it may be forgotten.
-    pub(crate) fn latest(&self) -> Timestamp {
-        let marks = self.reauthenticate.0.iter().chain(&self.reissue.0).map(|mark| mark.epoch.max(mark.at));
-        let flag = self.disabled.iter().map(|(at, _)| *at);
-        marks.chain(flag).max().unwrap_or_default().max(self.lifted).max(self.enabled).max(self.floor)
+    /// The undoing of every age that stands; none if none does.
+    pub(crate) fn without_age(&self) -> Option<Self> {
+        Some(Self { ages: self.ages.undoing()?, ..Self::default() })
+    }
+
+    /// Whether it has epochs that wait for their time.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.reauthenticate.is_pending() || self.reissue.is_pending()
+    }
+
+    /// All epochs.
+    pub(crate) fn epochs(&self) -> impl Iterator<Item = &Mark> {
+        self.reauthenticate.iter().chain(self.reissue.iter())
+    }
+
+    fn latest_mark(&self) -> Timestamp {
+        let epochs = self.reauthenticate.latest().max(self.reissue.latest());
+        epochs.max(self.blocks.latest()).max(self.ages.latest())
+    }
+
+    /// The latest time in it: once credentials that old are dead by age, it may be forgotten. None if it may not, however
+    /// old it is: a block or an age has no end, and that it was undone has to be told to peers that still hold it.
+    pub(crate) fn latest(&self, has_peers: bool) -> Option<Timestamp> {
+        let stays = match has_peers {
+            true => !self.blocks.is_empty() || !self.ages.is_empty(),
+            false => self.blocks.stand() || self.ages.stand(),
+        };
+        if stays || self.is_pending() {
+            return None;
+        }
+        let epochs = self.reauthenticate.iter().chain(self.reissue.iter()).map(|mark| mark.epoch);
+        Some(epochs.max().unwrap_or_default().max(self.latest_mark()).max(self.floor))
+    }
+
+    pub(super) fn without_undoing(&self, known: Option<&Self>) -> Self {
+        Self {
+            reauthenticate: self.reauthenticate.without_undoing(known.map(|known| &known.reauthenticate)),
+            reissue: self.reissue.without_undoing(known.map(|known| &known.reissue)),
+            blocks: self.blocks.without_undoing(known.map(|known| &known.blocks)),
+            ages: self.ages.without_undoing(known.map(|known| &known.ages)),
+            floor: self.floor,
+        }
     }
 
     /// Makes this the least entry that is at least both.
     pub(crate) fn join(&mut self, other: Self) {
-        self.reauthenticate.0.extend(other.reauthenticate.0);
-        self.reissue.0.extend(other.reissue.0);
-        if other.disabled > self.disabled {
-            self.disabled = other.disabled;
-        }
-        self.lifted = self.lifted.max(other.lifted);
-        self.enabled = self.enabled.max(other.enabled);
+        self.reauthenticate.join(other.reauthenticate);
+        self.reissue.join(other.reissue);
+        self.blocks.join(other.blocks);
+        self.ages.join(other.ages);
         self.floor = self.floor.max(other.floor);
-        self.canonicalise();
-    }
-
-    fn canonicalise(&mut self) {
-        self.reauthenticate.canonicalise(self.lifted);
-        self.reissue.canonicalise(self.lifted);
-    }
-}
-
-/// The epochs of one sort on one subject: as a rule one.
-///
-/// Several are kept only while each binds a session that all later ones spare: a session spared today is still bound
-/// by yesterday's epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Epochs(Vec<Mark>);
-
-/// One epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {
-    /// Credentials from at or before this are dead.
-    pub(crate) epoch: Timestamp,
-    /// When the epoch was made.
-    pub(crate) at: Timestamp,
-    /// Why, and by whom.
-    pub(crate) cause: Cause,
-    /// The sessions it spares, sorted.
-    pub(crate) spared: Vec<Digest>,
-}
-
-impl Mark {
-    fn key(&self) -> (Timestamp, Timestamp, &Cause) {
-        (self.epoch, self.at, &self.cause)
-    }
-
-    /// Whether whatever this binds, the other binds as well, if neither spares anyone.
-    fn is_dominated_by(&self, other: &Self) -> bool {
-        other.epoch >= self.epoch && other.at >= self.at && other.key() > self.key()
-    }
-}
-
-impl Epochs {
-    /// One epoch.
-    pub(crate) fn one(mut mark: Mark) -> Self {
-        mark.spared.sort_unstable();
-        mark.spared.dedup();
-        Self(vec![mark])
-    }
-
-    /// The epochs, latest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mark> {
-        self.0.iter()
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The least mark made at `at` that outdoes every mark there is, and `mark`: as late as the latest, sparing only whom
-    /// all spare.
-    pub(crate) fn outdone_by(&self, mut mark: Mark) -> Mark {
-        for other in &self.0 {
-            mark.epoch = mark.epoch.max(other.epoch);
-            mark.spared.retain(|session| other.spared.binary_search(session).is_ok());
-        }
-        mark
-    }
-
-    /// The latest epoch that does not spare any of these sessions.
-    pub(crate) fn binding(&self, spares: impl Fn(&Digest) -> bool) -> Option<&Mark> {
-        self.denying(None, spares)
-    }
-
-    /// The latest epoch at or after `time` that does not spare any of these sessions; without a time, any epoch.
-    ///
-    /// Times are compared first: most credentials are from after the latest epoch, and whom it spares is asked of few.
-    pub(crate) fn denying(&self, time: Option<Timestamp>, spares: impl Fn(&Digest) -> bool) -> Option<&Mark> {
-        // A whole-second claim t is dead iff t <= floor(epoch), which for a whole t is the same as t <= epoch.
-        let mut reached = self.0.iter().take_while(|mark| time.is_none_or(|time| time <= mark.epoch));
-        reached.find(|mark| !mark.spared.iter().any(&spares))
-    }
-
-    /// Brings the marks into the one form that depends only on what was joined, not on the order.
-    ///
-    /// For each mark, `D` is the set of sessions that every mark dominating it spares. Only sessions in `D` can need
-    /// it: if it spares all of `D` too it binds nobody that is not bound already and goes; otherwise it needs to
-    /// remember no other exemption than those in `D`.
-    fn canonicalise(&mut self, lifted: Timestamp) {
-        self.0.retain(|mark| mark.at > lifted);
-        self.0.sort_by(|a, b| b.key().cmp(&a.key()));
-        self.0.dedup_by(|later, kept| {
-            let same = later.key() == kept.key();
-            if same {
-                kept.spared.retain(|session| later.spared.binary_search(session).is_ok());
-            }
-            same
-        });
-        let mut canonical: Vec<Mark> = Vec::with_capacity(self.0.len().min(2));
-        // Dominators sort before what they dominate, so they are canonical already; see the module's tests for why
-        // that gives the same `D`.
-        for mut mark in self.0.drain(..) {
-            let mut needed_by: Option<Vec<Digest>> = None;
-            for dominator in canonical.iter().filter(|other| mark.is_dominated_by(other)) {
-                match &mut needed_by {
-                    None => needed_by = Some(dominator.spared.clone()),
-                    Some(needed_by) => needed_by.retain(|session| dominator.spared.binary_search(session).is_ok()),
-                }
-            }
-            if let Some(needed_by) = needed_by {
-                if needed_by.iter().all(|session| mark.spared.binary_search(session).is_ok()) {
-                    continue;
-                }
-                mark.spared.retain(|session| needed_by.binary_search(session).is_ok());
-            }
-            canonical.push(mark);
-        }
-        self.0 = canonical;
     }
 }

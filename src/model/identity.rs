@@ -134,7 +134,7 @@ impl fmt::Debug for KeyId {
 }
 
 /// The fast keyed 64-bit hash of a subject that feeds the filter. Equal subjects have equal locators; unequal ones may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Locator(u64);
 
 impl Locator {
@@ -312,6 +312,16 @@ impl Keyring {
             Id::Opaque(hash) => IdRef::Opaque(hash.as_bytes()),
         };
         self.digest(subject.kind, id, subject.tenant.as_deref(), subject.issuer.as_deref())
+    }
+
+    /// A number by which an issuer, or credentials that name none, are told apart at a glance.
+    pub(crate) fn issuer_key(&self, issuer: Option<&str>) -> u64 {
+        issuer.map_or(0, |issuer| self.issuer_part(issuer).locator().as_u64())
+    }
+
+    /// What stands for an issuer, or for credentials that name none: the digest of everyone under it.
+    pub(crate) fn issuer_digest(&self, issuer: Option<&str>) -> Digest {
+        self.digest(Kind::Everyone, IdRef::Name(""), None, issuer)
     }
 
     /// The digest of a subject given in parts.

@@ -16,8 +16,6 @@ pub(crate) struct Policy {
     pub(crate) skew: Duration,
     /// How much longer than needed an entry is kept.
     pub(crate) grace: Duration,
-    /// Credentials that expire at or before this are dead whatever the leeway: what denied them may be forgotten.
-    pub(crate) expired: Timestamp,
     /// The maximum credential age, store-wide.
     pub(crate) max_age: Option<Duration>,
     /// The maximum credential age in some tenants.
@@ -43,14 +41,22 @@ impl Policy {
     ///
     /// An expired or too old credential is denied here so that forgetting an entry never changes a verdict: once an
     /// entry may be forgotten, every credential that it denied is denied by these rules.
-    pub(crate) fn denies(&self, credential: &Credential<'_>, tenant: Option<&str>, now: Timestamp) -> Option<Denial> {
+    ///
+    /// Credentials that expire at or before `expired` are dead whatever the leeway: what denied them may be forgotten.
+    pub(crate) fn denies(
+        &self,
+        credential: &Credential<'_>,
+        tenant: Option<&str>,
+        now: Timestamp,
+        expired: Timestamp,
+    ) -> Option<Denial> {
         let horizon = now.saturating_add(self.leeway);
         for claim in [credential.issued_at, credential.auth_time, credential.session_start] {
             if claim.time().is_some_and(|time| time > horizon) {
                 return Some(Denial::of_policy(Effect::FromTheFuture));
             }
         }
-        let is_expired = |exp: Timestamp| exp.saturating_add(self.leeway) < now || exp <= self.expired;
+        let is_expired = |exp: Timestamp| exp.saturating_add(self.leeway) < now || exp <= expired;
         if credential.expires_at.time().is_some_and(is_expired) {
             return Some(Denial::of_policy(Effect::Expired));
         }
@@ -60,10 +66,10 @@ impl Policy {
 
     /// Whether a quick look settles that no rule [denies](Self::denies) the credential.
     #[inline]
-    pub(crate) fn surely_admits(&self, credential: &Credential<'_>, now: Timestamp) -> bool {
+    pub(crate) fn surely_admits(&self, credential: &Credential<'_>, now: Timestamp, expired: Timestamp) -> bool {
         let (latest, end) = (credential.latest(), credential.earliest_end());
         let is_timely = latest <= now.saturating_add(self.leeway) && end.saturating_add(self.leeway) >= now;
-        is_timely && end > self.expired && !self.limits_age()
+        is_timely && end > expired && !self.limits_age()
     }
 
     /// Whether the age of a credential counts anywhere.
@@ -91,12 +97,11 @@ impl Policy {
 mod tests {
     use super::*;
 
-    fn policy(leeway: u64, expired: u64, max_age: Option<u64>) -> Policy {
+    fn policy(leeway: u64, max_age: Option<u64>) -> Policy {
         Policy {
             leeway: Duration::from_secs(leeway),
             skew: Duration::from_secs(1),
             grace: Duration::ZERO,
-            expired: Timestamp::from_secs(expired),
             max_age: max_age.map(Duration::from_secs),
             tenant_max_age: HashMap::new(),
             required: Claims::default(),
@@ -109,7 +114,7 @@ mod tests {
     fn a_quick_look_lets_in_what_no_rule_denies() {
         let (mut admitted, mut denied) = (0, 0);
         for (leeway, expired, age) in [(0, 0, None), (2, 0, None), (0, 3, None), (2, 3, None), (2, 0, Some(2))] {
-            let policy = policy(leeway, expired, age);
+            let (policy, expired) = (policy(leeway, age), Timestamp::from_secs(expired));
             for now in 0..8 {
                 for (iat, exp) in (0..10).flat_map(|iat| (0..10).map(move |exp| (iat, exp))) {
                     let now = Timestamp::from_secs(now);
@@ -119,8 +124,8 @@ mod tests {
                         Credential::new().issued_at_secs(iat).auth_time_secs(iat),
                         Credential::new(),
                     ] {
-                        let denies = policy.denies(&credential, None, now).is_some();
-                        let admits = policy.surely_admits(&credential, now);
+                        let denies = policy.denies(&credential, None, now, expired).is_some();
+                        let admits = policy.surely_admits(&credential, now, expired);
                         assert!(!(admits && denies), "{credential:?} at {now}, {policy:?}");
                         assert!(admits || denies || age.is_some(), "{credential:?} at {now}, {policy:?}");
                         admitted += u32::from(admits);
@@ -134,9 +139,9 @@ mod tests {
 
     #[test]
     fn age_counts_only_where_it_is_limited() {
-        assert!(!policy(0, 0, None).limits_age());
-        assert!(policy(0, 0, Some(1)).limits_age());
-        let mut policy = policy(0, 0, None);
+        assert!(!policy(0, None).limits_age());
+        assert!(policy(0, Some(1)).limits_age());
+        let mut policy = policy(0, None);
         policy.tenant_max_age.insert("acme".into(), Duration::from_secs(1));
         assert!(policy.limits_age());
     }

@@ -306,6 +306,15 @@ pub enum InvalidRevocation {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A maximum age of something else than a tenant or everyone, or under one issuer.
+    #[error("a maximum credential age is that of a tenant or of everyone, under any issuer, and not of a {kind}")]
+    NotAged {
+        /// The kind of the subject.
+        kind: Kind,
+    },
+    /// A maximum age of zero.
+    #[error("a maximum credential age of zero would deny everything: disable the tenant instead")]
+    ZeroAge,
     /// A kind without a flag was to be disabled or enabled.
     #[error("a {kind} cannot be disabled or enabled, only a user, client, device or tenant: revoke it instead")]
     NotDisableable {

@@ -4,12 +4,21 @@ use std::sync::Arc;
 
 use super::entry::{Cause, NarrowEntry};
 use super::identity::{Digest, Identity, Locator};
+use super::marks::Life;
 use super::provenance::Reason;
 use super::subject::Shape;
 use super::time::{Retention, Timestamp};
 use super::verdict::{Denial, Effect};
 
-/// One token, session or family that was revoked and never lifted. Packed, because there are millions of them.
+/// Who revoked a row: which life, and on whose behalf. Millions of rows share few of these, and name them by number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Author {
+    pub(crate) life: Life,
+    /// The id of the actor.
+    pub(crate) actor: Option<Arc<str>>,
+}
+
+/// One token, session or family that was revoked by one life and never lifted. Packed, because there are millions of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C, packed(2))]
 pub(crate) struct Row {
@@ -17,15 +26,16 @@ pub(crate) struct Row {
     pub(crate) digest: Digest,
     pub(crate) at: Timestamp,
     pub(crate) until: Retention,
-    /// The number of the actor in the list that goes with the row; [`Row::NO_ACTOR`] without one.
-    pub(crate) actor: u32,
+    /// The number of the author in the list that goes with the row.
+    pub(crate) author: u32,
     pub(crate) reason: u8,
     /// One more than the index of its shape; 0 where there is no row.
     shape: u8,
 }
 
 impl Row {
-    pub(crate) const NO_ACTOR: u32 = u32::MAX;
+    /// The number of no author.
+    pub(crate) const NO_AUTHOR: u32 = u32::MAX;
 
     /// No row.
     pub(crate) const VACANT: Self = Self {
@@ -33,7 +43,7 @@ impl Row {
         digest: Digest::from_bytes([0; 16]),
         at: Timestamp::MIN,
         until: Retention::FOR_GOOD,
-        actor: Self::NO_ACTOR,
+        author: Self::NO_AUTHOR,
         reason: 0,
         shape: 0,
     };
@@ -42,22 +52,21 @@ impl Row {
         self.shape == 0
     }
 
-    /// The row of an entry; none if the entry has more to say than a row holds.
-    pub(crate) fn of(subject: Identity, entry: &NarrowEntry, actor: u32) -> Option<Self> {
+    /// The author of an entry that may be a row: one that was denied by one life, and never lifted.
+    pub(crate) fn author_of(entry: &NarrowEntry) -> Option<Author> {
+        let mut records = entry.denials.iter();
+        let (record, None) = (records.next()?, records.next()) else { return None };
+        let (_, cause) = record.mark.as_ref().filter(|_| record.undone == Timestamp::MIN)?;
+        Some(Author { life: record.life, actor: cause.actor.clone() })
+    }
+
+    /// The row of an entry, given the number of its [author](Self::author_of); none if a row cannot hold it.
+    pub(crate) fn of(subject: Identity, entry: &NarrowEntry, author: u32) -> Option<Self> {
         let Identity { locator, digest, shape } = subject;
-        if entry.lifted > Timestamp::MIN || entry.at == Timestamp::MIN || !shape.kind.is_narrow() {
-            return None;
-        }
-        let shape = code_of(shape);
-        Some(Self {
-            locator,
-            digest,
-            at: entry.at,
-            until: entry.until,
-            actor,
-            reason: entry.cause.reason.into(),
-            shape,
-        })
+        let (at, cause) = entry.denials.latest_standing()?;
+        let (at, until, reason) = (*at, entry.until, cause.reason.into());
+        let shape = Some(shape).filter(|shape| shape.kind.is_narrow()).map(code_of)?;
+        Some(Self { locator, digest, at, until, author, reason, shape })
     }
 
     /// Puts a row together from what was read; none if no entry is spelled so.
@@ -66,11 +75,11 @@ impl Row {
         digest: Digest,
         at: Timestamp,
         until: Retention,
-        actor: u32,
+        author: u32,
         reason: u8,
         shape: u8,
     ) -> Option<Self> {
-        let row = Self { locator, digest, at, until, actor, reason, shape };
+        let row = Self { locator, digest, at, until, author, reason, shape };
         let is_narrow = row.shape().is_some_and(|shape| shape.kind.is_narrow());
         (is_narrow && at > Timestamp::MIN).then_some(row)
     }
@@ -95,9 +104,10 @@ impl Row {
         Shape::from_index(usize::from(self.shape).checked_sub(1)?)
     }
 
-    /// The entry, given its actor.
-    pub(crate) fn entry(&self, actor: Option<Arc<str>>) -> NarrowEntry {
-        NarrowEntry::denied(self.at, Cause { reason: self.reason.into(), actor }, self.until)
+    /// The entry, given its author.
+    pub(crate) fn entry(&self, author: &Author) -> NarrowEntry {
+        let cause = Cause { reason: self.reason.into(), actor: author.actor.clone() };
+        NarrowEntry::denied(author.life, self.at, cause, self.until)
     }
 
     /// The denial of whatever names this subject.
@@ -121,10 +131,10 @@ const fn code_of(shape: Shape) -> u8 {
     shape.index() as u8 + 1
 }
 
-/// Some rows, with their actors.
+/// Some rows, with their authors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
-    pub(crate) actors: Vec<Arc<str>>,
+    pub(crate) authors: Vec<Author>,
     /// Sorted by locator, as a rule: then they load fast.
     pub(crate) rows: Vec<Row>,
 }
@@ -144,7 +154,7 @@ mod tests {
                 digest,
                 Timestamp::from_nanos(at),
                 Retention::from_secs(9),
-                Row::NO_ACTOR,
+                Row::NO_AUTHOR,
                 0,
                 shape,
             )

@@ -120,6 +120,9 @@ impl Shape {
     /// Those of them that name neither tenant nor issuer.
     pub(crate) const PLAIN: u64 = Self::NAMED_BY_ONE_TEXT & !(Self::IN_TENANT | Self::AT_ISSUER);
 
+    /// Those of wide kinds that name neither tenant nor issuer.
+    pub(crate) const PLAIN_AND_WIDE: u64 = 0x1_1111_1000;
+
     /// The shape with an index.
     pub(crate) fn from_index(index: usize) -> Option<Self> {
         Kind::ALL.get(index / 4).map(|kind| Self::of(*kind, index & 0b11))

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::credential::{Claim, Credential};
-use super::entry::{Epochs, NarrowEntry, WideEntry};
+use super::entry::{NarrowEntry, WideEntry};
+use super::epochs::{Epochs, Mark};
 use super::identity::Digest;
 use super::provenance::Reason;
 use super::subject::Shape;
@@ -62,6 +63,8 @@ pub enum Effect {
         /// The epoch.
         epoch: Timestamp,
     },
+    /// A revocation was made while the time was in doubt: until that is settled, every credential of the subject is dead.
+    Pending,
     /// It is older than the maximum credential age, or does not say how old it is.
     TooOld {
         /// The maximum age.
@@ -105,31 +108,39 @@ impl Denial {
 impl NarrowEntry {
     /// The denial of whatever names this subject.
     pub(crate) fn verdict(&self, subject: Shape) -> Option<Denial> {
-        self.denies().then_some(Denial {
-            subject: Some(subject),
-            effect: Effect::Revoked,
-            since: Some(self.at),
-            reason: self.cause.reason,
-        })
+        let (at, cause) = self.denials.latest_standing()?;
+        Some(Denial { subject: Some(subject), effect: Effect::Revoked, since: Some(*at), reason: cause.reason })
     }
 }
 
+/// What an entry asks of a credential, beyond its times: only by rare marks.
+pub(crate) trait Claimant {
+    /// Whether its session, in the scope of the subject, is the one with a digest.
+    fn is_of_session(&self, session: &Digest) -> bool;
+
+    /// Whether its issuer is the one with a digest.
+    fn is_of_issuer(&self, issuer: &Digest) -> bool;
+
+    /// The time at which it is presented.
+    fn now(&self) -> Timestamp;
+}
+
 impl WideEntry {
-    /// The denial of a credential that names this subject, if it is dead by it. `session_matches` tells whether the
-    /// credential's session is the one with a digest; it is asked only where an epoch spares sessions.
+    /// The denial of a credential that names this subject, if it is dead by it.
     pub(crate) fn verdict(
         &self,
         subject: Shape,
         credential: &Credential<'_>,
-        session_matches: impl Fn(&Digest) -> bool,
+        claimant: &impl Claimant,
     ) -> Option<Denial> {
         let subject = Some(subject);
-        if let Some((at, cause)) = self.disabled_since() {
+        if let Some((at, cause)) = self.blocks.latest_standing() {
             return Some(Denial { subject, effect: Effect::Disabled, since: Some(*at), reason: cause.reason });
         }
         let bound = |epochs: &Epochs, time: Option<Timestamp>, effect: fn(Timestamp) -> Effect| {
-            let mark = epochs.denying(time, &session_matches)?;
-            Some(Denial { subject, effect: effect(mark.epoch), since: Some(mark.at), reason: mark.cause.reason })
+            let mark = denying(epochs, time, claimant)?;
+            let effect = if mark.is_pending() { Effect::Pending } else { effect(mark.epoch) };
+            Some(Denial { subject, effect, since: Some(mark.at), reason: mark.cause.reason })
         };
         bound(&self.reauthenticate, credential.authenticated_at(), |epoch| Effect::Reauthenticate { epoch })
             .or_else(|| bound(&self.reissue, credential.issued_at.time(), |epoch| Effect::Reissue { epoch }))
@@ -138,20 +149,25 @@ impl WideEntry {
                 let effect = Effect::Reauthenticate { epoch: self.floor };
                 is_below.then_some(Denial { subject, effect, since: None, reason: Reason::Policy })
             })
+            .or_else(|| {
+                let limit = Duration::from_nanos(self.age()?);
+                let age = claimant.now().saturating_since(credential.oldest_time());
+                let effect = Effect::TooOld { limit };
+                (age > limit).then_some(Denial { subject, effect, since: None, reason: Reason::Policy })
+            })
+    }
+
+    /// The latest epoch that binds a credential.
+    pub(crate) fn binding_epoch(&self, claimant: &impl Claimant) -> Option<Timestamp> {
+        let epochs = [&self.reauthenticate, &self.reissue];
+        let latest =
+            epochs.into_iter().filter_map(|epochs| denying(epochs, None, claimant)).map(|mark| mark.epoch).max();
+        latest.max((self.floor > Timestamp::MIN).then_some(self.floor))
     }
 }
 
-impl WideEntry {
-    /// The latest epoch that binds a credential.
-    pub(crate) fn binding_epoch(&self, session_matches: impl Fn(&Digest) -> bool) -> Option<Timestamp> {
-        let epochs = [&self.reauthenticate, &self.reissue];
-        epochs
-            .into_iter()
-            .filter_map(|epochs| epochs.binding(&session_matches))
-            .map(|mark| mark.epoch)
-            .max()
-            .max((self.floor > Timestamp::MIN).then_some(self.floor))
-    }
+fn denying<'a>(epochs: &'a Epochs, time: Option<Timestamp>, claimant: &impl Claimant) -> Option<&'a Mark> {
+    epochs.denying(time, |issuer| claimant.is_of_issuer(issuer), |session| claimant.is_of_session(session))
 }
 
 impl fmt::Display for Verdict {
@@ -184,6 +200,7 @@ impl fmt::Display for Effect {
             Self::Disabled => f.write_str("disabled"),
             Self::Reauthenticate { .. } => f.write_str("must log in again"),
             Self::Reissue { .. } => f.write_str("needs a fresh token"),
+            Self::Pending => f.write_str("revoked while the clock was in doubt, and dead until the time is settled,"),
             Self::TooOld { limit } => write!(f, "older than {}", humantime::format_duration(*limit)),
             Self::Expired => f.write_str("expired"),
             Self::FromTheFuture => f.write_str("issued in the future"),

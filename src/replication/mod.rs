@@ -14,9 +14,10 @@ mod queue;
 use std::fmt;
 use std::time::Duration;
 
-pub(crate) use limits::{is_crowded, is_refused};
+pub(crate) use limits::{Bounds, Refused, is_crowded};
+pub(crate) use message::{Line, STAMPS_MAX, Stamps, Told};
 pub use protocol::Freshness;
-pub(crate) use protocol::{Content, Merged, Protocol};
+pub(crate) use protocol::{Content, Hearsay, Merged, Protocol};
 pub use queue::Transmit;
 
 /// The name of a replica: 16 bytes, different for each.

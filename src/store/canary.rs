@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::model::{Identity, Reason, Revocation, Subject, Timestamp};
 use crate::replication::{NodeId, Protocol};
 
+use super::alarm::Alarm;
 use super::replica::Replica;
 
 /// How long the entry of a canary is kept.
@@ -157,7 +158,7 @@ impl Replica {
                     let missing = out.denied_by.iter().filter(|(_, after)| after.is_none()).map(|(node, _)| *node);
                     let alarm = CanaryAlarm { number, after, denied_here: out.denied_here, missing: missing.collect() };
                     // Whoever does not look for alarms has those that fit.
-                    self.state().raise(alarm);
+                    self.state().raise(Alarm::Canary(alarm));
                 }
             }
             let is_due = options.canary.is_some() && canary.next.is_none_or(|next| now >= next);

@@ -5,14 +5,17 @@
 //! it says "maybe", the subjects are looked up one by one.
 
 use std::cell::OnceCell;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use crate::denylist::FilterView;
 use crate::model::{
-    Cause, Credential, Denial, Digest, IdRef, Identity, Kind, Locator, Part, Shape, Timestamp, Verdict,
+    Cause, Claimant, Credential, Denial, Digest, IdRef, Identity, Kind, Locator, Part, Shape, Subject, Timestamp,
+    Verdict,
 };
 
 use super::Shared;
+use super::belief::ROUNDING;
 
 /// How many credentials are asked of the filter together, so that the loads of all of them are under way at once.
 const BATCH: usize = 32;
@@ -64,17 +67,41 @@ impl<'a> Presented<'a> {
         let issuer = self.issuer().filter(|_| shape.at_issuer);
         shared.keyring.digest(shape.kind, id, tenant, issuer)
     }
+}
 
-    /// Whether its session, in the scope of a subject, is the one with a digest. The session's own digest is computed
-    /// when it is first asked for: by the rare epoch that spares sessions, and binds the credential otherwise.
-    fn session_matches(self, shared: &'a Shared, subject: Shape) -> impl Fn(&Digest) -> bool {
-        let in_tenant = subject.in_tenant || subject.kind == Kind::Tenant;
-        let session = Shape { kind: Kind::Session, in_tenant, at_issuer: subject.at_issuer };
-        let digest = OnceCell::new();
-        move |wanted| {
-            let id = self.credential.id_of(Kind::Session);
-            digest.get_or_init(|| Some(self.digest(shared, session, id?))).as_ref() == Some(wanted)
-        }
+/// A credential, as the entry of one subject sees it. Digests are computed when they are first asked for: by the rare epoch
+/// that spares sessions, or concerns one issuer, and binds the credential otherwise.
+struct Bearer<'a> {
+    shared: &'a Shared,
+    presented: Presented<'a>,
+    subject: Shape,
+    session: OnceCell<Option<Digest>>,
+    issuer: OnceCell<Digest>,
+}
+
+impl<'a> Bearer<'a> {
+    fn new(shared: &'a Shared, presented: Presented<'a>, subject: Shape) -> Self {
+        Self { shared, presented, subject, session: OnceCell::new(), issuer: OnceCell::new() }
+    }
+}
+
+impl Claimant for Bearer<'_> {
+    fn is_of_session(&self, session: &Digest) -> bool {
+        let Shape { kind, in_tenant, at_issuer } = self.subject;
+        let shape = Shape { kind: Kind::Session, in_tenant: in_tenant || kind == Kind::Tenant, at_issuer };
+        let digest = || {
+            let id = self.presented.credential.id_of(Kind::Session)?;
+            Some(self.presented.digest(self.shared, shape, id))
+        };
+        self.session.get_or_init(digest).as_ref() == Some(session)
+    }
+
+    fn is_of_issuer(&self, issuer: &Digest) -> bool {
+        self.issuer.get_or_init(|| self.shared.keyring.issuer_digest(self.presented.issuer())) == issuer
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.coarse_wall()
     }
 }
 
@@ -89,13 +116,14 @@ impl Shared {
     /// The verdict on a credential.
     #[inline]
     pub(super) fn check(&self, presented: Presented<'_>) -> Verdict {
+        let seen = self.belief.seen();
         let may_be_held = self.may_hold(presented);
         // Most credentials are let in here. What is left costs more in any case.
         let now = || self.clock.coarse_wall();
-        if !may_be_held && self.is_surely_clear(presented, now, || self.clock.boot()) {
+        if !may_be_held && self.is_surely_clear(presented, seen, now, || self.clock.boot()) {
             return Verdict::Clear;
         }
-        self.judge(presented, may_be_held, now)
+        self.judge(presented, seen, may_be_held, now)
     }
 
     /// The verdicts on many credentials.
@@ -107,12 +135,13 @@ impl Shared {
         let boot = OnceCell::new();
         let boot = || *boot.get_or_init(|| self.clock.boot());
         for batch in credentials.chunks(BATCH) {
+            let seen = self.belief.seen();
             let held = self.may_hold_each(batch);
             for (index, credential) in batch.iter().enumerate() {
                 let presented = Presented::alone(credential);
                 let may_be_held = held >> index & 1 != 0;
-                let is_clear = !may_be_held && self.is_surely_clear(presented, now, boot);
-                verdicts.push(if is_clear { Verdict::Clear } else { self.judge(presented, may_be_held, now) });
+                let is_clear = !may_be_held && self.is_surely_clear(presented, seen, now, boot);
+                verdicts.push(if is_clear { Verdict::Clear } else { self.judge(presented, seen, may_be_held, now) });
             }
         }
     }
@@ -193,11 +222,13 @@ impl Shared {
         if filter.is_current() { held } else { u32::MAX }
     }
 
-    /// Whether a quick look settles that a credential that no entry denies is clear by every rule.
+    /// Whether a quick look settles that a credential that no entry denies is clear by every rule. `seen` is the latest time
+    /// that the wall clock had shown before entries were looked for.
     #[inline]
     fn is_surely_clear(
         &self,
         presented: Presented<'_>,
+        seen: Timestamp,
         now: impl FnOnce() -> Timestamp,
         boot: impl FnOnce() -> Duration,
     ) -> bool {
@@ -209,7 +240,10 @@ impl Shared {
             return !self.policy.limits_age();
         }
         let now = now();
-        !self.is_clock_behind(now) && self.policy.surely_admits(presented.credential, now)
+        let is_from_before = presented.credential.latest() <= seen.min(now);
+        is_from_before
+            && !self.is_clock_behind(now)
+            && self.policy.surely_admits(presented.credential, now, self.expired())
     }
 
     /// Whether the wall clock is behind a time that was seen already.
@@ -226,24 +260,71 @@ impl Shared {
 
     /// What entries and rules say of a credential.
     #[inline(never)]
-    fn judge(&self, presented: Presented<'_>, may_be_held: bool, now: impl FnOnce() -> Timestamp) -> Verdict {
+    fn judge(
+        &self,
+        presented: Presented<'_>,
+        seen: Timestamp,
+        may_be_held: bool,
+        now: impl FnOnce() -> Timestamp,
+    ) -> Verdict {
         // What we hold binds, whatever else is wrong with the credential or with us.
         if may_be_held && let Some(denial) = self.denial(presented) {
             return Verdict::Revoked(denial);
         }
+        let mut shown = seen;
         if presented.credential.is_dated() || self.policy.limits_age() {
             let now = now();
+            shown = seen.min(now);
             if self.is_clock_behind(now) {
                 return Verdict::Unknown(Cause::Clock);
             }
-            if let Some(denial) = self.policy.denies(presented.credential, presented.tenant(), now) {
+            if let Some(denial) = self.policy.denies(presented.credential, presented.tenant(), now, self.expired()) {
                 return Verdict::Revoked(denial);
             }
         }
-        match self.doubt(presented) {
-            Some(cause) => Verdict::Unknown(cause),
-            None => Verdict::Clear,
+        if let Some(cause) = self.doubt(presented) {
+            return Verdict::Unknown(cause);
         }
+        let stamp = presented.credential.latest();
+        if stamp > shown { self.judge_from_beyond(presented, stamp) } else { Verdict::Clear }
+    }
+
+    /// A credential that would be let in says that it is from after the time that the clock had shown, or shows. An epoch that
+    /// is made from here on must bind it: so that is noted, and then it is looked again whether one was made meanwhile.
+    /// Who makes an epoch denies first, and then looks what was noted. One of the two sees the other.
+    #[cold]
+    #[inline(never)]
+    fn judge_from_beyond(&self, presented: Presented<'_>, stamp: Timestamp) -> Verdict {
+        let time = self.believed_time();
+        if stamp > time.wall {
+            self.note_from_beyond(presented, stamp, stamp.saturating_since(time.believed));
+        }
+        fence(Ordering::SeqCst);
+        self.denial(presented).map_or(Verdict::Clear, Verdict::Revoked)
+    }
+
+    fn note_from_beyond(&self, presented: Presented<'_>, stamp: Timestamp, ahead: Duration) {
+        // The first second that no epoch binds may be from `admissible_from`, and says nothing of the issuer's clock.
+        let is_given_out = || self.latest_epoch(presented).is_some_and(|epoch| stamp <= epoch.next_whole_second());
+        if ahead > ROUNDING && !is_given_out() {
+            let issuer = presented.issuer();
+            let digest = || self.keyring.issuer_digest(issuer);
+            let issuer = (self.keyring.issuer_key(issuer), digest);
+            if self.belief.note(issuer, stamp, ahead, self.clock.boot()) {
+                self.news.announce();
+            }
+        } else {
+            self.note_stamp(presented, stamp);
+        }
+    }
+
+    /// Notes the stamp of a credential from beyond for each wide subject that it names.
+    fn note_stamp(&self, presented: Presented<'_>, stamp: Timestamp) {
+        let plain = presented.shapes() & Shape::PLAIN_AND_WIDE;
+        self.probe(presented, plain, |probe| {
+            self.stamps.note(probe.locator, stamp);
+            None::<()>
+        });
     }
 
     /// Why "nothing denies it" is not enough to let it in.
@@ -265,19 +346,56 @@ impl Shared {
     fn denial(&self, presented: Presented<'_>) -> Option<Denial> {
         self.find(presented, |probe| {
             let digest = || presented.digest(self, probe.shape, probe.id);
-            let session_matches = presented.session_matches(self, probe.shape);
-            self.denylist.judge(probe.shape, probe.locator, digest, presented.credential, session_matches)
+            let bearer = Bearer::new(self, presented, probe.shape);
+            self.denylist.judge(probe.shape, probe.locator, digest, presented.credential, &bearer)
         })
     }
 
+    /// The first whole second from now on that no epoch binds. If it is ahead of the clock it is noted, as a credential
+    /// that is let in from beyond is.
+    pub(super) fn admissible_from(&self, presented: Presented<'_>) -> Timestamp {
+        let wall = self.clock.wall();
+        let this_second = Timestamp::from_secs(wall.as_secs());
+        let admissible = || {
+            let epoch = self.latest_epoch(presented).map(Timestamp::next_whole_second);
+            epoch.map_or(this_second, |after| after.max(this_second))
+        };
+        let mut stamp = admissible();
+        // An epoch that is made while the stamp is noted may not bind it.
+        while stamp > wall {
+            self.note_stamp(presented, stamp);
+            // What is not named may be in the credential all the same.
+            for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_narrow()) {
+                let is_named = presented.shapes() & kind.shapes() != 0;
+                if !is_named {
+                    self.stamps.note(self.keyring.id_part(kind as usize, b"").locator(), stamp);
+                }
+            }
+            self.news.announce();
+            fence(Ordering::SeqCst);
+            let again = admissible();
+            if again <= stamp {
+                break;
+            }
+            stamp = again;
+        }
+        stamp
+    }
+
+    /// The latest stamp from beyond the clock that is known of credentials that name a wide subject, or may name it.
+    pub(super) fn stamp_of(&self, subject: &Subject) -> Timestamp {
+        let own = self.keyring.id_part(subject.kind() as usize, subject.label().unwrap_or_default().as_bytes());
+        let unnamed = self.keyring.id_part(subject.kind() as usize, b"");
+        self.stamps.of(own.locator()).max(self.stamps.of(unnamed.locator()))
+    }
+
     /// The latest epoch that binds the credential.
-    pub(super) fn latest_epoch(&self, presented: Presented<'_>) -> Option<Timestamp> {
+    fn latest_epoch(&self, presented: Presented<'_>) -> Option<Timestamp> {
         let mut latest = None;
         self.find(presented, |probe| {
             let Probe { shape, locator, .. } = probe;
             let subject = Identity { locator, digest: presented.digest(self, shape, probe.id), shape };
-            let session_matches = presented.session_matches(self, probe.shape);
-            latest = latest.max(self.denylist.binding_epoch(subject, session_matches));
+            latest = latest.max(self.denylist.binding_epoch(subject, &Bearer::new(self, presented, shape)));
             None::<()>
         });
         latest

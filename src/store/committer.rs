@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use crate::audit::{AuditRecord, Outcome};
 use crate::journal::{AppendError, FileError, Journal, PAYLOAD_BYTES_MAX, Position, RecoveryError};
-use crate::model::Item;
+use crate::model::{Entry, Identity, Item, Timestamp};
 use crate::sync::channel::{Receiver, Sender, bounded};
 use crate::sync::thread::{self, JoinHandle};
 
 use super::auditing::AuditQueue;
 use super::receipt::{Duty, committer_panicked};
-use super::{Acknowledgement, Durability, Receipt, Shared, WriteError, events};
+use super::{Acknowledgement, Durability, Pending, Receipt, Shared, Time, WriteError, events};
 
 /// How many commits may wait; then writers wait.
 const QUEUE_MAX: usize = 4096;
@@ -29,12 +29,71 @@ pub(super) struct Commit {
     pub(super) payload: Vec<u8>,
     /// What may take effect only once it is logged: enablings and lifts.
     pub(super) undo: Vec<Item>,
+    /// Epochs with their times, for subjects that are denied outright until the commit has been tried.
+    pub(super) settle: Vec<Item>,
+    /// Which subjects are denied outright until then, by the number of their mark.
+    pub(super) held: Vec<(Identity, Timestamp)>,
     /// How many denials, which have taken effect.
     pub(super) denials: usize,
+    /// How many entries change.
+    pub(super) changed: usize,
+    /// How many epochs wait for their time.
+    pub(super) pending: usize,
+    /// By how much an epoch lies beyond borne-out time.
+    pub(super) beyond: Option<Duration>,
     pub(super) audits: Vec<AuditRecord>,
-    pub(super) duty: Duty,
+    duty: Duty,
     /// Whether it was submitted here, and not by a peer.
-    pub(super) is_own: bool,
+    is_own: bool,
+}
+
+impl Commit {
+    /// A commit of nothing yet, and its acknowledgement to come.
+    pub(super) fn new(is_own: bool) -> (Self, Pending) {
+        let (duty, pending) = Duty::new();
+        let commit = Self {
+            payload: Vec::new(),
+            undo: Vec::new(),
+            settle: Vec::new(),
+            held: Vec::new(),
+            denials: 0,
+            changed: 0,
+            pending: 0,
+            beyond: None,
+            audits: Vec::new(),
+            duty,
+            is_own,
+        };
+        (commit, pending)
+    }
+
+    /// Notes which epochs of an entry wait for their time, and how far one lies beyond borne-out time.
+    pub(super) fn note_epochs(&mut self, entry: &Entry, time: &Time) {
+        if let Entry::Wide(entry) = entry {
+            for mark in entry.reauthenticate.iter().chain(entry.reissue.iter()) {
+                self.pending += usize::from(mark.is_pending());
+                if mark.issuer.is_none() {
+                    self.beyond = self.beyond.max(time.beyond(mark.epoch));
+                }
+            }
+        }
+    }
+
+    /// Tells whoever waits, and the sinks. What was to take effect has done so.
+    pub(super) fn acknowledge(self, result: &Result<Acknowledgement, Arc<FileError>>, audit: Option<&AuditQueue>) {
+        let Self { changed, pending, beyond, audits, duty, .. } = self;
+        if let Some(audit) = audit {
+            for mut record in audits {
+                // What changed nothing says so already.
+                if record.outcome != Outcome::Unchanged {
+                    record.outcome = outcome(result);
+                }
+                audit.push(record);
+            }
+        }
+        let receipt = |acknowledgement| Receipt { acknowledgement, changed, pending, beyond_borne_out: beyond };
+        duty.acknowledge(result.clone().map(receipt).map_err(WriteError::NotDurable));
+    }
 }
 
 #[derive(Debug)]
@@ -213,7 +272,7 @@ impl Run {
             events::refused(error, denials);
         }
         for commit in group {
-            self.acknowledge(commit, result.clone());
+            self.acknowledge(commit, &result);
         }
         next
     }
@@ -236,22 +295,18 @@ impl Run {
         Ok(self.durability.acknowledgement())
     }
 
-    fn acknowledge(&self, commit: Commit, result: Result<Acknowledgement, Arc<FileError>>) {
-        let changed = commit.denials + commit.undo.len();
-        if result.is_ok() && !commit.undo.is_empty() {
-            self.shared.join_own(commit.undo, commit.is_own);
+    fn acknowledge(&self, mut commit: Commit, result: &Result<Acknowledgement, Arc<FileError>>) {
+        if !commit.settle.is_empty() {
+            self.shared.join(std::mem::take(&mut commit.settle));
         }
-        if let Some(audit) = &self.audit {
-            for mut record in commit.audits {
-                // What changed nothing says so already.
-                if record.outcome != Outcome::Unchanged {
-                    record.outcome = outcome(&result);
-                }
-                audit.push(record);
+        self.shared.release(&commit.held);
+        if result.is_ok() && !commit.undo.is_empty() {
+            self.shared.join(commit.undo.iter().cloned());
+            if commit.is_own {
+                self.shared.publish(commit.undo.iter());
             }
         }
-        let receipt = |acknowledgement| Receipt { acknowledgement, changed };
-        commit.duty.acknowledge(result.map(receipt).map_err(WriteError::NotDurable));
+        commit.acknowledge(result, self.audit.as_ref());
     }
 
     fn sync(&mut self) -> Result<Position, Arc<FileError>> {
@@ -297,7 +352,7 @@ impl Run {
     }
 }
 
-pub(super) fn outcome(result: &Result<Acknowledgement, Arc<FileError>>) -> Outcome {
+fn outcome(result: &Result<Acknowledgement, Arc<FileError>>) -> Outcome {
     match result {
         Ok(Acknowledgement::Durable) => Outcome::Durable,
         Ok(Acknowledgement::Accepted) => Outcome::Accepted,

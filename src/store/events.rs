@@ -3,10 +3,12 @@
 //! None is on the path of a check, and none names anybody. `manual::observability` lists them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::journal::{FileError, RecoveryReport};
+use crate::replication::NodeId;
 
-use super::{SnapshotError, SnapshotReport};
+use super::{Alarm, SnapshotError, SnapshotReport, Time};
 
 /// An event, where the feature is on; otherwise its fields are looked at and no more.
 macro_rules! event {
@@ -59,6 +61,55 @@ pub(super) fn refused(error: &Arc<FileError>, denials: usize) {
 
 pub(super) fn healed() {
     event!(info, "the log goes on in a new segment after a failed write");
+}
+
+pub(super) fn clock_in_doubt(time: &Time, epochs: usize) {
+    event!(
+        error,
+        "the clock is in doubt: subjects that were revoked are denied outright until the time is settled",
+        epochs = epochs,
+        wall = time.wall.to_string().as_str(),
+        latest = time.latest.to_string().as_str()
+    );
+}
+
+pub(super) fn settled(epochs: usize) {
+    event!(info, "epochs that were made while the clock was in doubt have been given their time", epochs = epochs);
+}
+
+pub(super) fn epoch_beyond(beyond: Duration) {
+    event!(
+        warn,
+        "an epoch lies beyond what the boot clock bears out: nobody concerned can log in until then, unless it is restated",
+        seconds = beyond.as_secs()
+    );
+}
+
+pub(super) fn alarm(alarm: &Alarm) {
+    match alarm {
+        Alarm::Canary(canary) => event!(
+            error,
+            "a canary was not denied everywhere in time: revocations do not reach everyone",
+            canary = canary.number,
+            missing = canary.missing.len()
+        ),
+        Alarm::Twins { node } => event!(
+            error,
+            "two processes speak under one name: what one of them revokes may not reach everyone",
+            node = node.to_string().as_str()
+        ),
+        Alarm::ClockContradicted => {
+            event!(error, "most peers contradict the wall clock: checks of what is not revoked give Unknown");
+        }
+    }
+}
+
+pub(super) fn other_limits(peer: NodeId) {
+    event!(
+        warn,
+        "a peer was started with another leeway, grace or maximum age than this replica",
+        node = peer.to_string().as_str()
+    );
 }
 
 pub(super) fn freshness(is_fresh: bool) {

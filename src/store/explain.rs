@@ -1,9 +1,10 @@
 //! Why a subject is denied, since when, and by whom.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{
-    Digest, Effect, Entry, EntryCause, Epochs, InvalidSubject, Item, Reason, Shape, Subject, Timestamp,
+    Digest, Effect, Entry, EntryCause, Epochs, InvalidSubject, Item, Marks, Reason, Shape, Subject, Timestamp,
 };
 
 use super::Store;
@@ -57,25 +58,35 @@ impl Explanation {
             let actor = cause.actor.clone();
             facts.push(Fact { effect, since, reason: cause.reason, actor, spared_sessions, undone });
         };
+        let mut add_denials = |denials: &Marks<EntryCause>, effect: Effect| {
+            for record in denials.iter() {
+                // What arrived as no more than an undo says nothing of a decision.
+                if let Some((at, cause)) = &record.mark {
+                    add(effect, *at, cause, 0, record.standing().is_none());
+                }
+            }
+        };
         let until = match &item.entry {
             Entry::Narrow(entry) => {
-                // What arrived as no more than a lift says nothing of a revocation.
-                if entry.at > Timestamp::MIN {
-                    add(Effect::Revoked, entry.at, &entry.cause, 0, !entry.denies());
-                }
+                add_denials(&entry.denials, Effect::Revoked);
                 Some(entry.until.end())
             }
             Entry::Wide(entry) => {
-                if let Some((at, cause)) = &entry.disabled {
-                    add(Effect::Disabled, *at, cause, 0, entry.disabled_since().is_none());
-                }
-                let mut add_all = |epochs: &Epochs, effect: fn(Timestamp) -> Effect| {
+                add_denials(&entry.blocks, Effect::Disabled);
+                let mut add_epochs = |epochs: &Epochs, effect: fn(Timestamp) -> Effect| {
                     for mark in epochs.iter() {
-                        add(effect(mark.epoch), mark.at, &mark.cause, mark.spared.len(), false);
+                        let effect = if mark.is_pending() { Effect::Pending } else { effect(mark.epoch) };
+                        add(effect, mark.at, &mark.cause, mark.spared.len(), false);
                     }
                 };
-                add_all(&entry.reauthenticate, |epoch| Effect::Reauthenticate { epoch });
-                add_all(&entry.reissue, |epoch| Effect::Reissue { epoch });
+                add_epochs(&entry.reauthenticate, |epoch| Effect::Reauthenticate { epoch });
+                add_epochs(&entry.reissue, |epoch| Effect::Reissue { epoch });
+                for record in entry.ages.iter() {
+                    if let Some((at, age)) = &record.mark {
+                        let limit = Duration::from_nanos(age.nanos);
+                        add(Effect::TooOld { limit }, *at, &age.cause, 0, record.standing().is_none());
+                    }
+                }
                 if entry.floor > Timestamp::MIN {
                     let cause = EntryCause { reason: Reason::Policy, actor: None };
                     add(Effect::Reauthenticate { epoch: entry.floor }, entry.floor, &cause, 0, false);

@@ -190,7 +190,7 @@ impl RefreshFamilies {
     fn used_at(&self, used: &Subject) -> Option<Timestamp> {
         let shared = &self.store.shared;
         match shared.denylist.item(shared.keyring.identity_of(used))?.entry {
-            Entry::Narrow(entry) if entry.denies() => Some(entry.at),
+            Entry::Narrow(entry) if entry.denies() => entry.denials.latest_standing().map(|(at, _)| *at),
             _ => None,
         }
     }

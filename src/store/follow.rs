@@ -83,13 +83,20 @@ impl Brought {
     fn record(&mut self, denylist: &Denylist, batch: u64, record: Record) {
         match record {
             Record::Limits(limits) => self.limits = Some(limits),
+            // It makes no epochs.
+            Record::Ahead(_) => {}
             // What a snapshot holds is on disk.
-            Record::Entry(item) if batch == 0 || !item.entry.undoes() => denylist.join(item),
+            Record::Entry(item) if batch == 0 || !item.entry.may_undo() => denylist.join(item),
             Record::Entry(item) => {
                 let known = denylist.item(item.identity());
                 let entry = item.entry.without_undoing(known.as_ref().map(|known| &known.entry));
-                denylist.join(Item { entry, ..item.clone() });
-                self.undecided.push((batch, item));
+                let is_undecided = entry != item.entry;
+                if !entry.is_void() {
+                    denylist.join(Item { entry, ..item.clone() });
+                }
+                if is_undecided {
+                    self.undecided.push((batch, item));
+                }
             }
         }
     }
@@ -168,11 +175,13 @@ impl Follow {
         let limits = limits.unwrap_or_else(|| super::open::limits(&Options::default().policy, &followed.keyring));
         // What the writer has forgotten because it had expired must have expired here, too.
         options.policy.leeway = options.policy.leeway.min(Duration::from_nanos(limits.leeway));
-        options.policy.expired = limits.expired;
         super::open::fill_filter(&denylist);
         let follower = followed.follower;
         let keys = (followed.keyring, followed.kept_key);
-        let shared = Shared::new(options, keys, denylist, followed.report, follower.reading());
+        // It makes no marks.
+        let life = super::open::life(Reading::default(), Timestamp::MIN, b"follower");
+        let shared = Shared::new(options, keys, denylist, followed.report, follower.reading(), life);
+        shared.expired.store(limits.expired.as_nanos(), Ordering::Relaxed);
         let state = State {
             follower,
             storage,
@@ -301,8 +310,7 @@ impl State {
     /// What was not read while it was there may have been forgotten since, because it had expired: by no other limits than
     /// those by which it expires here.
     fn hold_against_own(&self, shared: &Shared) -> Result<(), RecoveryError> {
-        let policy = &shared.policy;
-        if self.limits.leeway >= nanos(policy.leeway) && self.limits.expired <= policy.expired {
+        if self.limits.leeway >= nanos(shared.policy.leeway) && self.limits.expired <= shared.expired() {
             return Ok(());
         }
         let error = std::io::Error::other("the writer's limits have changed meanwhile: open the store again");
@@ -319,6 +327,8 @@ impl State {
             self.reread = self.reread.or(Some((Duration::ZERO, Duration::ZERO)));
             return read.map(|_| false);
         }
+        // What has expired for the writer has expired here, too.
+        shared.expired.fetch_max(self.limits.expired.as_nanos(), Ordering::Relaxed);
         if let Some(reading) = self.follower.reading() {
             shared.high_water.fetch_max(reading.wall.as_nanos(), Ordering::Relaxed);
         }
@@ -344,7 +354,7 @@ impl State {
 
     /// Denies by age what the writer denies by age, where the options here do not: by floors, which move on with the clock.
     fn keep_floors(&self, shared: &Shared, now: Timestamp) {
-        let own = &shared.limits;
+        let own = shared.limits();
         let keep = |age: Option<u64>, own: Option<u64>, kind: Kind, subject: &dyn Fn() -> (Digest, _)| {
             if let Some(age) = age.filter(|age| own.is_none_or(|own| own > *age)) {
                 let before = now.saturating_sub(Duration::from_nanos(age));

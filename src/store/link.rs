@@ -89,7 +89,10 @@ impl Link {
     pub fn set_peers(&self, peers: impl IntoIterator<Item = NodeId>) {
         let mut links = self.replica.state().links.lock();
         let peers: Vec<NodeId> = peers.into_iter().collect();
-        self.replica.with(|protocol, _, _| links.set(self.number, peers, protocol));
+        self.replica.with(|protocol, _, _| {
+            links.set(self.number, peers, protocol);
+            self.replica.state().forget_strangers(protocol);
+        });
     }
 
     /// The next message for everybody; none for now, and never one of a link that is no bus.

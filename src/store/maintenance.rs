@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::codec::Limits;
-use crate::model::{Bin, Digest, Timestamp, WideEntry};
+use crate::denylist::end_of;
+use crate::model::{Bin, Digest, WideEntry};
 use crate::sync::channel::{RecvTimeoutError, Sender, bounded};
 use crate::sync::thread::{self, JoinHandle};
 
@@ -42,6 +42,16 @@ impl Store {
 impl Engine {
     fn maintain(&self) -> MaintenanceReport {
         self.follow();
+        let (wall, boot) = (self.shared.clock.wall(), self.shared.clock.boot());
+        if self.shared.belief.settle(wall, boot) {
+            self.shared.stamps.clear();
+        }
+        self.settle_epochs();
+        self.shared.stamps.prune(self.shared.passed());
+        if self.shared.news.take_for_disk() {
+            let _writing = self.writing.lock();
+            self.keep_ahead();
+        }
         let counters = &self.shared.counters;
         let forgotten = self.shared.forget();
         self.shared.watchers.notify();
@@ -96,19 +106,15 @@ impl Shared {
             ended = Bin::of(ended).start();
             wide_ended = ended;
         }
-        let over = |entry: &WideEntry, scope: Option<Digest>| end_of_wide(&self.limits, entry, scope) < wide_ended;
+        let (limits, ages) = (self.limits(), self.denylist.ages());
+        let over = |entry: &WideEntry, scope: Option<Digest>| {
+            let own = limits.age_in(scope).filter(|_| !limits.is_replica);
+            end_of(entry, own.into_iter().chain(ages.age_in(scope)).min(), limits.is_replica) < wide_ended
+        };
         let forgotten = self.denylist.forget(ended, over);
         self.counters.forgotten.fetch_add(forgotten as u64, Ordering::Relaxed);
         self.counters.forgotten_since_rebuild.fetch_add(forgotten, Ordering::Relaxed);
         forgotten
-    }
-}
-
-/// When a wide entry may be forgotten, but for the time that is added to all.
-pub(super) fn end_of_wide(limits: &Limits, entry: &WideEntry, scope: Option<Digest>) -> Timestamp {
-    match limits.age_in(scope) {
-        Some(age) if entry.disabled_since().is_none() => entry.latest().saturating_add(Duration::from_nanos(age)),
-        _ => Timestamp::MAX,
     }
 }
 

@@ -4,7 +4,9 @@
 //! logged by the committer thread, and acknowledged. What denies is applied whatever becomes of the log, before the call
 //! that asked for it goes on; what undoes, only once it is logged: whatever fails, it fails on the side of denying.
 
+mod alarm;
 mod auditing;
+mod belief;
 mod canary;
 mod check;
 mod committer;
@@ -13,6 +15,7 @@ mod events;
 mod explain;
 mod families;
 mod follow;
+mod hearsay;
 mod lag;
 mod link;
 mod maintenance;
@@ -25,6 +28,7 @@ mod replay;
 mod replica;
 mod salvage;
 mod snapshot;
+mod stamps;
 mod stats;
 mod tenant;
 mod watch;
@@ -33,18 +37,20 @@ mod write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::clock::{BorneOutTime, Clock, Reading};
-use crate::codec::Limits;
+use crate::codec::{AHEAD_MAX, Ahead, Limits};
 use crate::denylist::Denylist;
 use crate::journal::{FileError, RecoveryReport};
 use crate::model::{
-    Change, Credential, InvalidSubject, Key, KeyId, Keyring, Policy, Revocation, Subject, Timestamp, Verdict,
+    Change, Credential, InvalidSubject, Key, KeyId, Keyring, Life, Policy, Revocation, Subject, Timestamp, Verdict,
 };
 use crate::sync::Mutex;
 use crate::sync::channel::Sender;
 use crate::sync::thread::JoinHandle;
 
+pub use alarm::Alarm;
 pub use canary::{CanaryAlarm, CanaryReport};
 pub use error::{CloseError, CopyError, OpenError, SnapshotError, WriteError};
 pub use explain::{Explanation, Fact};
@@ -63,14 +69,20 @@ pub use tenant::TenantStore;
 pub use watch::Watch;
 
 use auditing::AuditQueue;
+use belief::{Belief, News, Time};
 use check::Presented;
 use committer::Message;
 use follow::Follow;
+use hearsay::Votes;
 use maintenance::{Maintainer, Retries};
 use replica::{Gate, Replicating};
 use snapshot::Snapshotter;
+use stamps::Stamps;
 use watch::Watchers;
 use write::Command;
+
+/// A peer's leeway counts up to this: an epoch for one issuer may lie ahead by as much.
+const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
 /// Revocations, remembered and answered for from this process's own memory. Cheap to clone; clones share one store.
 ///
@@ -102,12 +114,22 @@ struct Shared {
     /// The key, if it is kept in the store's directory and so in those of its backups.
     kept_key: Option<Key>,
     policy: Policy,
-    /// By what entries are forgotten: what of the policy is recorded.
-    limits: Limits,
+    /// By what entries are forgotten: what of the policy is recorded. Taken while writing, or for a moment.
+    limits: Mutex<Arc<Limits>>,
+    /// Credentials that expire at or before this are dead whatever the leeway, in nanoseconds since 1970: what denied them may
+    /// be forgotten, here or by a peer.
+    expired: AtomicU64,
     clock: Arc<dyn Clock>,
     time: Mutex<BorneOutTime>,
     /// The latest borne-out time that was seen, in nanoseconds since 1970.
     high_water: AtomicU64,
+    belief: Belief,
+    stamps: Stamps,
+    news: News,
+    /// Whose marks the store makes. Taken while writing.
+    life: Mutex<Life>,
+    /// Whether there may be epochs that wait for their time.
+    has_pending: AtomicBool,
     closed: AtomicBool,
     /// Whether, and until when, "nothing denies it" is enough: replicas that have missed something must not say it.
     gate: Gate,
@@ -193,6 +215,15 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
+    #[inline]
+    fn expired(&self) -> Timestamp {
+        Timestamp::from_nanos(self.expired.load(Ordering::Relaxed))
+    }
+
+    fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.lock())
+    }
+
     fn high_water(&self) -> Timestamp {
         Timestamp::from_nanos(self.high_water.load(Ordering::Relaxed))
     }
@@ -206,10 +237,78 @@ impl Shared {
 
     /// Reads the clocks, and moves the borne-out time on.
     fn reading(&self) -> Reading {
+        self.readings().1
+    }
+
+    /// Reads the clocks, as they are and as they are borne out, and moves the borne-out time on.
+    fn readings(&self) -> (Timestamp, Reading) {
         let now = Reading::now(&*self.clock);
         let wall = self.time.lock().advance(now.wall, now.boot);
         self.high_water.fetch_max(wall.as_nanos(), Ordering::Relaxed);
-        Reading { wall, ..now }
+        self.belief.show(now.wall, now.boot);
+        (now.wall, Reading { wall, ..now })
+    }
+
+    /// The time from which on a stamp is kept in mind. A clock that jumped ahead has passed nothing: those of peers have not.
+    fn passed(&self) -> Timestamp {
+        let (wall, now) = self.readings();
+        wall.min(now.wall)
+    }
+
+    /// What is ahead of the clock, for the disk.
+    fn ahead(&self) -> Ahead {
+        let now = self.passed();
+        let issuers = self.belief.standing(now, self.clock.boot());
+        let (stamps, others) = self.stamps.standing(now, AHEAD_MAX);
+        Ahead { issuers, stamps, others }
+    }
+
+    /// Takes up what was ahead of the wall clock when it was written down.
+    fn restore_ahead(&self, ahead: &Ahead) {
+        self.belief.restore(&ahead.issuers, self.clock.boot());
+        ahead.stamps.iter().for_each(|(subject, stamp)| self.stamps.note(*subject, *stamp));
+        ahead.others.into_iter().for_each(|stamp| self.stamps.note_of_any(stamp));
+    }
+
+    /// The time, by everything that there is reason to believe in.
+    fn believed_time(&self) -> Time {
+        self.weighed_time().0
+    }
+
+    /// The time, and how the clocks of peers stand to the wall clock.
+    fn weighed_time(&self) -> (Time, Votes) {
+        let (wall, now) = self.readings();
+        let mut time = Time::new(wall, now.wall, self.policy.skew);
+        time.hear(self.high_water());
+        time.hear(self.belief.seen());
+        let Some(replicating) = self.replicating.get() else { return (time, Votes::default()) };
+        let window = replicating.options().stale_after;
+        let votes = replicating.clocks.weigh(&mut time, self.policy.skew, now.boot, window);
+        if votes.is_confirmed_by_others() {
+            self.belief.agree_on(&time);
+        }
+        // What one of them let in before it was heard is from before that.
+        time.hear(self.belief.heard());
+        (time, votes)
+    }
+
+    /// By how much a credential may be ahead and be let in here or at a peer.
+    fn longest_leeway(&self) -> Duration {
+        let peers = self.replicating.get().map(|replicating| replicating.clocks.longest_leeway());
+        peers.unwrap_or_default().min(LEEWAY_MAX).max(self.policy.leeway)
+    }
+
+    /// Keeps in mind what the clocks of peers show, and the latest time that one of them believes in.
+    fn hear_clocks(&self, believed: Timestamp) {
+        let Some(replicating) = self.replicating.get() else { return };
+        let (wall, boot, skew) = (self.clock.wall(), self.clock.boot(), self.policy.skew);
+        let mut time = Time::new(wall, wall, skew);
+        replicating.clocks.weigh(&mut time, skew, boot, replicating.options().stale_after);
+        self.belief.hear_clocks(time.latest);
+        // Its own clock may have been set back since it let in what was from then.
+        if believed <= wall.saturating_add(skew) {
+            self.belief.hear_clocks(believed);
+        }
     }
 }
 
@@ -309,6 +408,38 @@ impl Store {
         self.engine.submit(Command::Lift(change.into()))?.wait()
     }
 
+    /// Gives the epochs of a subject that lie in the future the present time: for a subject that was revoked while the clock was
+    /// ahead ([`Receipt::beyond_borne_out`]), so that people who log in now are not locked out until then. Credentials from
+    /// before now stay dead. Check [`Receipt::changed`]: it is 0 if no epoch lies in the future.
+    ///
+    /// # Errors
+    /// See [`WriteError`]. After any error the epochs are what they were.
+    pub fn restate_epochs(&self, change: impl Into<Change>) -> Result<Receipt, WriteError> {
+        self.engine.submit(Command::Restate(change.into()))?.wait()
+    }
+
+    /// Sets the maximum age of the credentials of a tenant, or of everyone, counted as
+    /// [`Options::max_credential_age`] counts it. It is kept in the log, binds every replica, and replaces what was set
+    /// before; of this and the ages in the options the shortest binds. Of two settings that were made at the same time on two
+    /// replicas the shorter one binds until it is set anew.
+    ///
+    /// If it is longer than before, whatever was dead by age stays dead.
+    ///
+    /// # Errors
+    /// As [`Store::revoke`]. The subject must be a tenant or everyone, without an issuer, and the age not zero.
+    pub fn set_max_credential_age(&self, change: impl Into<Change>, age: Duration) -> Result<Receipt, WriteError> {
+        self.engine.submit(Command::SetAge(change.into(), Some(age)))?.wait()
+    }
+
+    /// Removes the maximum age that [`Store::set_max_credential_age`] has set. Whatever was dead by age stays dead. Check
+    /// [`Receipt::changed`]: it is 0 if none was set.
+    ///
+    /// # Errors
+    /// See [`WriteError`]. After any error the age still binds.
+    pub fn clear_max_credential_age(&self, change: impl Into<Change>) -> Result<Receipt, WriteError> {
+        self.engine.submit(Command::SetAge(change.into(), None))?.wait()
+    }
+
     /// A handle that acts inside one tenant and cannot name another.
     ///
     /// # Errors
@@ -319,16 +450,17 @@ impl Store {
         Ok(TenantStore::new(self.clone(), tenant.into_boxed_str()))
     }
 
-    /// The whole second to stamp as `iat` and `auth_time` on a credential that is issued now to these subjects: this
-    /// second, or, if an epoch that binds them lies in it, the next.
+    /// Returns the whole second to stamp as `iat` and `auth_time` on a credential that is issued now to these subjects:
+    /// this second or, if an epoch that binds them lies in it, the first second after that epoch.
     ///
     /// For issuers whose claims are whole seconds: a session that is started in the second of a revocation would be dead
-    /// at birth. The next second is inside every verifier's leeway.
+    /// at birth. The next second is inside every verifier's leeway. A revocation that is made from here on binds the
+    /// credential that carries the stamp, although the stamp is ahead of the clock.
+    ///
+    /// While an epoch that binds the subjects is pending, no stamp is admissible; see [`Receipt::pending`].
     #[must_use]
     pub fn admissible_from(&self, credential: &Credential<'_>) -> Timestamp {
-        let this_second = Timestamp::from_secs(self.shared.clock.wall().as_secs());
-        let epoch = self.shared.latest_epoch(Presented::alone(credential));
-        epoch.map_or(this_second, |epoch| this_second.max(epoch.next_whole_second()))
+        self.shared.admissible_from(Presented::alone(credential))
     }
 
     /// How many subjects have an entry.

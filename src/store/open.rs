@@ -4,20 +4,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::clock::{BorneOutTime, Reading};
-use crate::codec::{self, Limits, Record};
+use crate::codec::{self, Ahead, Limits, Record};
 use crate::denylist::Denylist;
 use crate::journal::{AppendError, FileError, Journal, KeySource, Loaded, RecoveryError, RecoveryReport, recover};
-use crate::model::{Digest, Entry, Item, Key, Keyring, Kind, Locator, Policy, Shape, Subject, Timestamp, WideEntry};
+use crate::model::{
+    Digest, Entry, Item, Key, Keyring, Kind, Life, Locator, Policy, Shape, Subject, Timestamp, WideEntry,
+};
 use crate::storage::Storage;
 use crate::sync::Mutex;
 
-use super::committer::{Committer, Message};
+use super::belief::{Belief, EARLIEST, News};
+use super::committer::{Commit, Committer, Message};
 use super::follow::Follow;
 use super::maintenance::{Maintainer, Retries};
 use super::receipt::committer_panicked;
 use super::replica::Gate;
 use super::snapshot::Snapshotter;
+use super::stamps::Stamps;
 use super::{
     Acknowledgement, CloseError, Counters, Durability, Engine, OpenError, Options, Shared, Store, Watchers, auditing,
     events,
@@ -127,19 +133,21 @@ impl Engine {
         let made = || Key::generate().unwrap_or_else(|_| Key::ephemeral());
         let kept_key = if options.key.is_none() { Some(made()) } else { None };
         let keyring = options.key.as_ref().or(kept_key.as_ref()).map_or_else(|| Keyring::new(&made()), Keyring::new);
-        let shared = Shared::new(options, (keyring, kept_key), Denylist::new(), RecoveryReport::default(), None);
+        let life = life(Reading::now(&*options.clock), Timestamp::MIN, keyring.id().as_bytes());
+        let shared = Shared::new(options, (keyring, kept_key), Denylist::new(), RecoveryReport::default(), None, life);
         Self::new(options, shared, None)
     }
 
     fn open(options: &Options, storage: Arc<dyn Storage>) -> Result<(Self, Journal), OpenError> {
         let denylist = Denylist::new();
-        let recorded = Mutex::new(None);
+        let (recorded, ahead) = (Mutex::new(None), Mutex::new(Ahead::default()));
         let key = options.key.clone().map_or(KeySource::Stored, KeySource::Given);
         let now = Reading::now(&*options.clock);
         let load = |_, loaded| match loaded {
             Loaded::Rows(rows) => denylist.load(rows),
             Loaded::Record(Record::Entry(item)) => denylist.join(item),
             Loaded::Record(Record::Limits(limits)) => *recorded.lock() = Some(limits),
+            Loaded::Record(Record::Ahead(last)) => *ahead.lock() = last,
         };
         let create = options.create_if_missing;
         let recovered = recover(Arc::clone(&storage), key, create, options.segment_bytes, now, &load)?;
@@ -149,15 +157,18 @@ impl Engine {
         let snapshotter = Snapshotter::new(storage, recovered.identity, recovered.journal.spare());
         let keys = (recovered.keyring, recovered.kept_key);
         let options = if options.keep_limits { &options.limited(&recorded) } else { options };
-        let mut shared = Shared::new(options, keys, denylist, recovered.report, recovered.last_reading);
+        let seen = recovered.last_reading.map_or(Timestamp::MIN, |last| last.wall);
+        let life = life(now, seen, &recovered.identity.store_id);
+        let shared = Shared::new(options, keys, denylist, recovered.report, recovered.last_reading, life);
+        shared.restore_ahead(&ahead.into_inner());
         shared.counters.log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
         shared.counters.snapshot_bytes.store(recovered.snapshot_bytes, Ordering::Relaxed);
         let mut journal = recovered.journal;
+        let mut own = Limits { is_replica: recorded.is_replica, ..limits(&options.policy, &shared.keyring) };
         if options.keep_limits {
-            shared.limits.tenants.clone_from(&recorded.tenants);
+            own.tenants.clone_from(&recorded.tenants);
         }
-        let seen = recovered.last_reading.map_or(Timestamp::MIN, |last| last.wall);
-        shared.settle_limits(&mut journal, &recorded, seen, options.accept_clock).map_err(RecoveryError::from)?;
+        shared.settle_limits(own, &mut journal, &recorded, seen, options.accept_clock).map_err(RecoveryError::from)?;
         Ok((Self::new(options, shared, Some(snapshotter)), journal))
     }
 
@@ -181,6 +192,13 @@ impl Engine {
         }
     }
 
+    /// Writes down what is ahead of the clock, without waiting for the disk.
+    pub(super) fn keep_ahead(&self) {
+        let ahead = self.shared.ahead();
+        // Nothing is lost if the disk fails: an issuer is soon seen again.
+        self.log((ahead != Ahead::default()).then_some(Record::Ahead(ahead)));
+    }
+
     /// Ends everything, in the order in which one part needs the other.
     pub(super) fn close(&self) -> Result<(), CloseError> {
         if !self.shared.is_closed() && self.shared.counters.write_error().is_some() {
@@ -189,6 +207,7 @@ impl Engine {
         }
         let was_closed = {
             let _writing = self.writing.lock();
+            self.keep_ahead();
             self.shared.closed.swap(true, Ordering::AcqRel)
         };
         self.shared.watchers.close();
@@ -235,18 +254,26 @@ impl Shared {
         denylist: Denylist,
         recovery: RecoveryReport,
         last_reading: Option<Reading>,
+        life: Life,
     ) -> Self {
         let now = Reading::now(&*options.clock);
         let last_reading = last_reading.filter(|_| !options.accept_clock);
+        let seen = last_reading.map_or(EARLIEST, |last| last.wall.max(EARLIEST));
         Self {
-            limits: limits(&options.policy, &keyring),
+            limits: Mutex::new(Arc::new(limits(&options.policy, &keyring))),
+            expired: AtomicU64::new(0),
             denylist,
             keyring,
             kept_key,
             policy: options.policy.clone(),
             clock: Arc::clone(&options.clock),
             time: Mutex::new(BorneOutTime::start(now, last_reading)),
-            high_water: AtomicU64::new(last_reading.map_or(0, |last| last.wall.as_nanos())),
+            high_water: AtomicU64::new(seen.as_nanos()),
+            belief: Belief::new(seen.max(now.wall), now.boot),
+            stamps: Stamps::new(),
+            news: News::default(),
+            life: Mutex::new(life),
+            has_pending: AtomicBool::new(true),
             closed: AtomicBool::new(false),
             gate: Gate::open(),
             replicating: OnceLock::new(),
@@ -267,41 +294,37 @@ impl Shared {
     /// `seen` is the latest time on disk. Where the clock is accepted although it is behind that, the record is written in
     /// any case, so that its reading is the last.
     fn settle_limits(
-        &mut self,
+        &self,
+        mut own: Limits,
         journal: &mut Journal,
         recorded: &Limits,
         seen: Timestamp,
         accept_clock: bool,
     ) -> Result<(), FileError> {
         let now = self.clock.wall();
-        let is_looser = self.limits.leeway > recorded.leeway || self.limits.kept > recorded.kept;
-        self.limits.expired = recorded.expired;
+        let is_looser = own.leeway > recorded.leeway || own.kept > recorded.kept;
+        own.expired = recorded.expired;
         if is_looser {
             let kept = Duration::from_nanos(recorded.leeway.saturating_add(recorded.kept));
-            self.limits.expired = recorded.expired.max(seen.min(now).saturating_sub(kept));
+            own.expired = recorded.expired.max(seen.min(now).saturating_sub(kept));
         }
-        self.policy.expired = self.limits.expired;
-        if *recorded == self.limits && !(accept_clock && seen > now) {
+        self.expired.store(own.expired.as_nanos(), Ordering::Relaxed);
+        let own = Arc::new(own);
+        *self.limits.lock() = Arc::clone(&own);
+        if *recorded == *own && !(accept_clock && seen > now) {
             return Ok(());
         }
         let reading = self.reading_for_disk();
-        let floor_before = |age: u64| reading.wall.max(seen).saturating_sub(Duration::from_nanos(age)).min(now);
-        let mut floors = Vec::new();
-        if let Some(age) = recorded.max_age
-            && (is_looser || self.limits.max_age.is_none_or(|now| now > age))
-        {
-            let everyone = Subject::everyone();
-            let identity = (self.keyring.digest_of(&everyone), self.keyring.locator_of(&everyone));
-            floors.push(floor(Kind::Everyone, identity, floor_before(age)));
-        }
-        for (digest, locator, age) in &recorded.tenants {
-            let before = recorded.max_age.map_or(*age, |store| store.min(*age));
-            if is_looser || self.limits.age_in(Some(*digest)).is_none_or(|now| now > before) {
-                floors.push(floor(Kind::Tenant, (*digest, *locator), floor_before(before)));
+        let is_longer = |now: Option<u64>, before: u64| is_looser || now.is_none_or(|now| now > before);
+        // What a replica has forgotten, it has forgotten by other ages.
+        let floors = match recorded.is_replica {
+            true => Vec::new(),
+            false => {
+                self.floors(recorded, reading.wall.max(seen), |scope, before| is_longer(own.age_in(scope), before))
             }
-        }
+        };
         let mut payload = Vec::new();
-        let records = floors.iter().cloned().map(Record::Entry).chain([Record::Limits(self.limits.clone())]);
+        let records = floors.iter().cloned().map(Record::Entry).chain([Record::Limits((*own).clone())]);
         let error = |source: std::io::Error| FileError::of("record the limits in", "the log")(source);
         for record in records {
             codec::encode(&record, &mut payload).map_err(|encode| error(std::io::Error::other(encode)))?;
@@ -313,6 +336,86 @@ impl Shared {
         floors.into_iter().for_each(|item| self.denylist.join(item));
         Ok(())
     }
+}
+
+impl Shared {
+    /// Floors under what may have been forgotten at a time by some limits: of the store and of each tenant, as far as `is_due`
+    /// says so of the tenant and the age.
+    fn floors(&self, limits: &Limits, time: Timestamp, is_due: impl Fn(Option<Digest>, u64) -> bool) -> Vec<Item> {
+        let now = self.clock.wall();
+        let before = |age: u64| time.saturating_sub(Duration::from_nanos(age)).min(now);
+        let mut floors = Vec::new();
+        if let Some(age) = limits.max_age.filter(|age| is_due(None, *age)) {
+            let everyone = Subject::everyone();
+            let identity = (self.keyring.digest_of(&everyone), self.keyring.locator_of(&everyone));
+            floors.push(floor(Kind::Everyone, identity, before(age)));
+        }
+        for (digest, locator, age) in &limits.tenants {
+            let age = limits.max_age.map_or(*age, |store| store.min(*age));
+            if is_due(Some(*digest), age) {
+                floors.push(floor(Kind::Tenant, (*digest, *locator), before(age)));
+            }
+        }
+        floors
+    }
+}
+
+impl Engine {
+    /// From here on nothing is forgotten by the ages of the options, which peers may not share. What may have been forgotten by
+    /// them stays dead, on every replica: by floors. To be called while writing.
+    pub(super) fn forget_as_replica(&self) {
+        let shared = &*self.shared;
+        let before = shared.limits();
+        if before.is_replica {
+            return;
+        }
+        let report = &shared.recovery;
+        let has_history = report.log_records + report.snapshot_records > 0;
+        let may_have_forgotten = has_history || shared.counters.forgotten.load(Ordering::Relaxed) > 0;
+        let time = shared.reading_for_disk().wall;
+        let floors = shared.floors(&before, time, |_, _| may_have_forgotten);
+        let limits = Limits { is_replica: true, ..(*before).clone() };
+        *shared.limits.lock() = Arc::new(limits.clone());
+        shared.publish(floors.iter());
+        self.log(floors.iter().cloned().map(Record::Entry).chain([Record::Limits(limits)]));
+        shared.join(floors);
+    }
+
+    /// Treats as expired whatever expires at a time or before. It is recorded where that makes a difference, now and then.
+    pub(super) fn expire(&self, time: Timestamp) {
+        let shared = &*self.shared;
+        if shared.expired.fetch_max(time.as_nanos(), Ordering::Relaxed) >= time.as_nanos() {
+            return;
+        }
+        let would_admit = time.saturating_add(shared.policy.leeway) >= shared.clock.wall();
+        if would_admit {
+            let _writing = self.writing.lock();
+            let limits = Limits { expired: time, ..(*shared.limits()).clone() };
+            *shared.limits.lock() = Arc::new(limits.clone());
+            self.log([Record::Limits(limits)]);
+        }
+    }
+
+    /// Writes records into the log, without waiting for the disk. To be called while writing.
+    fn log(&self, records: impl IntoIterator<Item = Record>) {
+        let (mut commit, _) = Commit::new(true);
+        let Some(commits) = self.commits.as_ref().filter(|_| !self.shared.is_closed()) else { return };
+        let encoded = records.into_iter().try_for_each(|record| codec::encode(&record, &mut commit.payload));
+        if encoded.is_ok() && !commit.payload.is_empty() {
+            commits.send(Message::Commit(commit)).ok();
+        }
+    }
+}
+
+/// The name of a life that begins now, of a store that is told from others by some bytes. A clock that has been set back shows
+/// the same latest time at several starts; its own readings are different at each.
+pub(super) fn life(now: Reading, seen: Timestamp, store: &[u8]) -> Life {
+    let mut readings = Vec::with_capacity(24 + store.len());
+    for reading in [now.wall.as_nanos(), u64::try_from(now.boot.as_nanos()).unwrap_or(u64::MAX), now.boot_id] {
+        readings.extend_from_slice(&reading.to_le_bytes());
+    }
+    readings.extend_from_slice(store);
+    Life::new(now.wall.max(seen), xxh3_64(&readings))
 }
 
 /// Fills the filter of a table that was just read.
@@ -335,7 +438,8 @@ pub(super) fn limits(policy: &Policy, keyring: &Keyring) -> Limits {
         tenants,
         leeway: nanos(policy.leeway),
         kept: nanos(policy.kept_beyond()),
-        expired: policy.expired,
+        expired: Timestamp::MIN,
+        is_replica: false,
     }
 }
 

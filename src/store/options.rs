@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::audit::AuditSink;
 use crate::clock::{Clock, SystemClock};
-use crate::model::{Claim, Claims, Key, Policy, Timestamp};
+use crate::model::{Claim, Claims, Key, Policy};
 use crate::storage::{FileStorage, Storage};
 
 use super::{Acknowledgement, OpenError, Store};
@@ -81,7 +81,6 @@ impl Default for Options {
                 leeway: Duration::from_secs(60),
                 skew: Duration::from_secs(60),
                 grace: Duration::from_secs(300),
-                expired: Timestamp::MIN,
                 max_age: None,
                 tenant_max_age: HashMap::new(),
                 required: Claims::default(),

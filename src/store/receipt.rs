@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::journal::FileError;
 use crate::sync::{Condvar, Mutex};
@@ -34,6 +35,12 @@ pub struct Receipt {
     /// How many of the commands changed anything. An `enable` of what is not disabled, or a `lift` of what is not
     /// revoked, changes nothing: tell the person who asked.
     pub changed: usize,
+    /// How many epochs wait for their time, because the clock is in doubt: their subjects are denied outright until that is
+    /// settled. Zero while all is well.
+    pub pending: usize,
+    /// By how much an epoch lies beyond what the boot clock bears out, if that is more than the allowed skew: a clock that has
+    /// jumped ahead locks people out until then. [`Store::restate_epochs`](crate::Store::restate_epochs) mends it.
+    pub beyond_borne_out: Option<Duration>,
 }
 
 impl Receipt {

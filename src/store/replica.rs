@@ -12,20 +12,25 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Reading;
-use crate::codec::{self, Record};
+use crate::codec::{self, Limits};
 use crate::journal::{FileError, Fresh};
-use crate::model::{Bin, Cause, Entry, Fingerprint, Identity, Item, Locator, Node, Rows, Sum, Timestamp};
+use crate::model::{
+    Bin, Cause, Entry, EpochKind, Epochs, Fingerprint, Identity, Item, Life, Locator, Mark, Node, Rows, Sum, Timestamp,
+    WideEntry,
+};
 use crate::replication::{
-    ClusterId, Content, Freshness, Merged, NodeId, Protocol, Rejected, Replication, Transmit, is_crowded, is_refused,
+    Bounds, ClusterId, Content, Freshness, Hearsay, Line, Merged, NodeId, Protocol, Refused, Rejected, Replication,
+    STAMPS_MAX, Stamps, Told, Transmit, is_crowded,
 };
 use crate::sync::{Condvar, Mutex};
 
-use super::canary::{Canary, CanaryAlarm};
+use super::alarm::Alarm;
+use super::canary::Canary;
 use super::committer::{Commit, Message};
+use super::hearsay::Peers;
 use super::lag::Lag;
 use super::link::Links;
-use super::receipt::Duty;
-use super::{Engine, Pending, Shared, Store, events};
+use super::{Engine, Pending, Shared, Store, Time, belief, events};
 
 /// How many changed entries may wait to be numbered.
 const OUTBOX_MAX: usize = 65_536;
@@ -41,6 +46,8 @@ pub(super) struct Gate(AtomicU64);
 impl Gate {
     /// Never known to be fresh.
     const BOOTSTRAPPING: u64 = 0;
+    /// Most peers contradict the wall clock, so that ages cannot be judged.
+    const OUTVOTED: u64 = 1;
     /// A store that has no peers has missed nothing.
     const OPEN: u64 = u64::MAX;
 
@@ -54,16 +61,23 @@ impl Gate {
         match self.0.load(Ordering::Acquire) {
             Self::OPEN => None,
             Self::BOOTSTRAPPING => Some(Cause::Bootstrapping),
+            Self::OUTVOTED => Some(Cause::Clock),
             until => (boot().as_nanos() > u128::from(until)).then_some(Cause::Stale),
         }
     }
 
     /// Until when it is open, from here on, in nanoseconds since boot; 0 if it is shut.
     pub(super) fn set(&self, until: Option<Duration>) -> u64 {
-        let nanos = |until: Duration| u64::try_from(until.as_nanos()).unwrap_or(Self::OPEN).clamp(1, Self::OPEN - 1);
+        let nanos = |until: Duration| u64::try_from(until.as_nanos()).unwrap_or(Self::OPEN).clamp(2, Self::OPEN - 1);
         let until = until.map_or(Self::BOOTSTRAPPING, nanos);
         self.0.store(until, Ordering::Release);
         until
+    }
+
+    /// Shuts it because of the clock.
+    fn outvote(&self) -> u64 {
+        self.0.store(Self::OUTVOTED, Ordering::Release);
+        0
     }
 }
 
@@ -80,10 +94,14 @@ pub(super) struct Replicating {
     told: Mutex<Option<Telling>>,
     /// Whether it was fresh when that was last looked at.
     was_fresh: AtomicBool,
+    /// What peers say of their clocks.
+    pub(super) clocks: Peers,
+    /// Whether most of them contradict ours, when that was last looked at.
+    is_outvoted: AtomicBool,
     /// Who is told that there is something to be sent.
     subscribers: Mutex<Vec<Sender<()>>>,
-    alarm: Sender<CanaryAlarm>,
-    alarms: Receiver<CanaryAlarm>,
+    alarm: Sender<Alarm>,
+    alarms: Receiver<Alarm>,
     /// Held by nobody for long: what is waited for is told by `progressed`.
     progress: Mutex<()>,
     progressed: Condvar,
@@ -134,12 +152,18 @@ impl Replicating {
         self.subscribers.lock().retain(is_there);
     }
 
+    /// What is said by a replica that is no peer any more counts no longer.
+    pub(super) fn forget_strangers(&self, protocol: &Protocol) {
+        self.clocks.retain(|node| protocol.peers().any(|peer| peer == node));
+    }
+
     pub(super) fn options(&self) -> &Replication {
         &self.options
     }
 
     /// Leaves an alarm, if there is room for it.
-    pub(super) fn raise(&self, alarm: CanaryAlarm) {
+    pub(super) fn raise(&self, alarm: Alarm) {
+        events::alarm(&alarm);
         self.alarm.try_send(alarm).ok();
     }
 
@@ -164,7 +188,7 @@ impl fmt::Debug for Replicating {
 /// How far a replica has issued revocations: see [`Replica::position`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    incarnation: u64,
+    life: Life,
     sequence: u64,
 }
 
@@ -216,7 +240,7 @@ impl Store {
         if shared.replicating.get().is_some() {
             return Err(ReplicateError::Already);
         }
-        let incarnation = incarnation(Reading::now(&*shared.clock), shared.high_water());
+        let life = shared.new_life(&options);
         let (alarm, alarms) = bounded(ALARMS_MAX);
         let told = match &self.engine.snapshotter {
             Some(snapshotter) => snapshotter
@@ -226,7 +250,7 @@ impl Store {
             None => None,
         };
         let state = Arc::new(Replicating {
-            protocol: Mutex::new(Protocol::new(options.clone(), shared.keyring.id(), incarnation)),
+            protocol: Mutex::new(Protocol::new(options.clone(), shared.keyring.id(), life, shared.clock.boot())),
             outbox: Mutex::default(),
             lag: Mutex::default(),
             links: Mutex::default(),
@@ -234,6 +258,8 @@ impl Store {
             options,
             told: Mutex::new(told),
             was_fresh: AtomicBool::new(false),
+            clocks: Peers::default(),
+            is_outvoted: AtomicBool::new(false),
             subscribers: Mutex::default(),
             alarm,
             alarms,
@@ -243,10 +269,10 @@ impl Store {
         {
             // What is written from here on is in the sums and in the outbox.
             let _writing = self.engine.writing.lock();
+            *shared.life.lock() = life;
             shared.replicating.set(Arc::clone(&state)).map_err(|_| ReplicateError::Already)?;
-            let limits = shared.limits.clone();
-            let end_of_wide = Box::new(move |entry: &_, scope| super::maintenance::end_of_wide(&limits, entry, scope));
-            shared.denylist.keep_sums(shared.keyring.content_hasher(), end_of_wide);
+            shared.denylist.keep_sums(shared.keyring.content_hasher());
+            self.engine.forget_as_replica();
         }
         let replica = Replica { store: self.clone(), state };
         replica.with(|_, _, _| ());
@@ -260,7 +286,10 @@ impl Replica {
     pub fn set_peers(&self, peers: impl IntoIterator<Item = NodeId>) {
         let mut links = self.state.links.lock();
         let peers: Vec<NodeId> = peers.into_iter().collect();
-        self.with(|protocol, _, _| links.set(Links::OWN, peers, protocol));
+        self.with(|protocol, _, _| {
+            links.set(Links::OWN, peers, protocol);
+            self.state.forget_strangers(protocol);
+        });
     }
 
     /// The name of this replica.
@@ -307,16 +336,25 @@ impl Replica {
     /// Does what is due. To be called several times within a [heartbeat](Replication::heartbeat).
     pub fn tick(&self) {
         self.tend_canary();
+        self.look_at_clocks();
         self.with(|protocol, now, content| {
             self.state.canary.lock().follow(protocol, now);
             protocol.tick(now, content);
         });
     }
 
-    /// Where alarms are told of: that a [canary](Self::start_canary) was not denied everywhere in time.
+    /// Where alarms are told of; see [`Alarm`].
     #[must_use]
-    pub fn alarms(&self) -> &Receiver<CanaryAlarm> {
+    pub fn alarms(&self) -> &Receiver<Alarm> {
         &self.state.alarms
+    }
+
+    /// Sees whether most peers contradict the wall clock, and alarms.
+    fn look_at_clocks(&self) {
+        let is_outvoted = self.store.shared.is_outvoted();
+        if self.state.is_outvoted.swap(is_outvoted, Ordering::Relaxed) != is_outvoted && is_outvoted {
+            self.state.raise(Alarm::ClockContradicted);
+        }
     }
 
     pub(super) fn state(&self) -> &Replicating {
@@ -353,14 +391,14 @@ impl Replica {
     /// How far this replica has issued: all that was revoked here before this was called, and what it had issued before.
     #[must_use]
     pub fn position(&self) -> Position {
-        let (incarnation, sequence) = self.with(|protocol, _, _| protocol.position());
-        Position { incarnation, sequence }
+        let (life, sequence) = self.with(|protocol, _, _| protocol.position());
+        Position { life, sequence }
     }
 
     /// How many peers are known to hold all up to a position. It is learnt within a round trip and a tick.
     #[must_use]
     pub fn held_by(&self, position: Position) -> usize {
-        self.with(|protocol, _, _| protocol.holders((position.incarnation, position.sequence)).count())
+        self.with(|protocol, _, _| protocol.holders((position.life, position.sequence)).count())
     }
 
     /// Waits until so many peers are known to hold all up to a position, and tells whether they are. Others must go on
@@ -383,13 +421,27 @@ impl Replica {
         let [p50, p99, p999] = self.state.lag.lock().percentiles([500, 990, 999]);
         self.with(|protocol, now, _| {
             let since = |at: Option<Duration>| at.map(|at| now.saturating_sub(at));
+            let shared = &*self.store.shared;
+            let (wall, limits) = (shared.clock.wall(), shared.told_limits());
             let peers = protocol.peers().map(|node| {
                 let (seen, agreed) = protocol.peer_times(node).unwrap_or_default();
-                PeerStats { node, seen: since(seen), agreed: since(agreed) }
+                let said = self.state.clocks.of(node, now);
+                PeerStats {
+                    node,
+                    seen: since(seen),
+                    agreed: since(agreed),
+                    clock_ahead: said.map(|(theirs, _)| theirs.saturating_since(wall)),
+                    clock_behind: said.map(|(theirs, _)| wall.saturating_since(theirs)),
+                    limits_differ: said.map(|(_, theirs)| theirs != limits),
+                    has_twins: protocol.has_twins(node),
+                }
             });
             let counts = &protocol.counts;
             ReplicaStats {
                 freshness: protocol.freshness(now),
+                has_twins: protocol.has_twins(self.node()),
+                twins_noticed: counts.twins,
+                is_clock_contradicted: self.state.is_outvoted.load(Ordering::Relaxed),
                 peers: peers.collect(),
                 messages_in: counts.messages_in,
                 bytes_in: counts.bytes_in,
@@ -413,15 +465,29 @@ impl Replica {
     /// says what follows.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Protocol, Duration, &dyn Content) -> T) -> T {
         let shared = &*self.store.shared;
-        let content = Held { engine: &self.store.engine, options: &self.state.options };
+        let content = Held { engine: &self.store.engine, state: &self.state };
         let mut protocol = self.state.protocol.lock();
         self.state.drain(&mut protocol, shared.clock.wall());
         let now = shared.clock.boot();
         let outcome = act(&mut protocol, now, &content);
-        let until = shared.gate.set(match protocol.known_fresh(now) {
-            Some(_) if protocol.is_ungated() => Some(Duration::MAX),
-            known => known.map(|at| at.saturating_add(self.state.options.stale_after)),
-        });
+        if protocol.is_cloned() {
+            let life = shared.new_life(&self.state.options);
+            protocol.renew(life, now);
+            *shared.life.lock() = life;
+            self.state.raise(Alarm::Twins { node: self.node() });
+        }
+        for node in protocol.take_twins() {
+            self.state.raise(Alarm::Twins { node });
+        }
+        let is_outvoted = self.state.is_outvoted.load(Ordering::Relaxed) && !protocol.is_ungated();
+        let until = if is_outvoted {
+            shared.gate.outvote()
+        } else {
+            shared.gate.set(match protocol.known_fresh(now) {
+                Some(_) if protocol.is_ungated() => Some(Duration::MAX),
+                known => known.map(|at| at.saturating_add(self.state.options.stale_after)),
+            })
+        };
         let is_fresh = until > u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         if let Some(told) = &mut *self.state.told.lock() {
             told.tell(until, self.state.options.stale_after, || Reading::now(&*shared.clock));
@@ -434,17 +500,6 @@ impl Replica {
     }
 }
 
-/// A number for this start that no other has, and that is higher than those before as long as the clock goes forward: the
-/// time, to 16 milliseconds. A clock that has been set back shows the same latest time at several starts; its own readings
-/// are different at each.
-fn incarnation(now: Reading, seen: Timestamp) -> u64 {
-    let mut readings = [0; 24];
-    for (place, reading) in readings.chunks_mut(8).zip([now.wall.as_nanos(), now.boot.as_nanos() as u64, now.boot_id]) {
-        place.copy_from_slice(&reading.to_le_bytes());
-    }
-    now.wall.max(seen).as_nanos() & !0xff_ffff | xxh3_64(&readings) & 0xff_ffff
-}
-
 /// How a replica is doing. Times are as long ago; counts are since it was started.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -452,6 +507,13 @@ fn incarnation(now: Reading, seen: Timestamp) -> u64 {
 pub struct ReplicaStats {
     /// How recently it is known to have held all that it should.
     pub freshness: Freshness,
+    /// Whether another process speaks under the name of this replica. Alarm on it, and end one of them.
+    pub has_twins: bool,
+    /// How often several processes were noticed that speak under one name, this replica's or a peer's. Alarm on any.
+    pub twins_noticed: u64,
+    /// Whether most peers contradict the wall clock by more than the allowed skew. Checks of what is not revoked then give
+    /// [`Unknown`](crate::Verdict::Unknown).
+    pub is_clock_contradicted: bool,
     /// How it stands with each peer.
     pub peers: Vec<PeerStats>,
     /// Messages taken in.
@@ -496,18 +558,27 @@ pub struct PeerStats {
     pub seen: Option<Duration>,
     /// How long ago it held just what is held here.
     pub agreed: Option<Duration>,
+    /// By how much its wall clock is ahead of this replica's, less the time that its last message was on its way; none if it
+    /// has not been heard.
+    pub clock_ahead: Option<Duration>,
+    /// By how much its wall clock is behind this replica's, plus the time that its last message was on its way.
+    pub clock_behind: Option<Duration>,
+    /// Whether it was started with another leeway, grace or maximum age.
+    pub limits_differ: Option<bool>,
+    /// Whether several processes speak under its name.
+    pub has_twins: bool,
 }
 
 /// The store, as the protocol sees it.
 struct Held<'a> {
     engine: &'a Engine,
-    options: &'a Replication,
+    state: &'a Replicating,
 }
 
 impl Content for Held<'_> {
     fn cutoff(&self) -> Bin {
         let shared = &*self.engine.shared;
-        Bin::of(shared.clock.wall().saturating_sub(shared.policy.leeway))
+        Bin::of(shared.clock.wall().saturating_sub(shared.policy.leeway).max(shared.expired()))
     }
 
     fn horizon(&self) -> Bin {
@@ -535,18 +606,68 @@ impl Content for Held<'_> {
     }
 
     fn merge(&self, rows: Rows, items: Vec<Item>) -> Merged {
-        let actor = |number: u32| rows.actors.get(number as usize).cloned();
         let of_rows = rows.rows.iter().filter_map(|row| {
-            let entry = Entry::Narrow(row.entry(actor(row.actor)));
+            let entry = Entry::Narrow(row.entry(rows.authors.get(row.author as usize)?));
             let Identity { locator, digest, shape } = row.identity()?;
             Some(Item { digest, locator, shape, entry, scope: None, label: None })
         });
-        self.engine.merge(of_rows.chain(items), self.options.max_retention)
+        self.engine.merge(of_rows.chain(items), self.state.options.max_retention)
     }
 
     fn denies(&self, subject: Identity) -> bool {
         let item = self.engine.shared.denylist.item(subject);
         item.is_some_and(|item| item.entry.denies_outright())
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.engine.shared.clock.wall()
+    }
+
+    fn believed(&self) -> Timestamp {
+        self.engine.shared.believed_time().believed
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let shared = &*self.engine.shared;
+        let lines = shared.belief.told(shared.passed(), shared.clock.boot()).into_iter();
+        lines.map(|(issuer, stamp)| Line { issuer, stamp }).collect()
+    }
+
+    fn stamps(&self) -> Stamps {
+        let shared = &*self.engine.shared;
+        shared.stamps.standing(shared.passed(), STAMPS_MAX)
+    }
+
+    fn has_news(&self) -> bool {
+        self.engine.shared.news.take_for_peers()
+    }
+
+    fn limits(&self) -> Told {
+        self.engine.shared.told_limits()
+    }
+
+    fn hear(&self, peer: NodeId, told: Hearsay) {
+        let shared = &*self.engine.shared;
+        if self.state.clocks.hear(peer, &told) && told.limits != shared.told_limits() {
+            events::other_limits(peer);
+        }
+        shared.hear_clocks(told.believed);
+        // What the peer may have forgotten because it had expired must have expired here, too.
+        let horizon = told.horizon.start();
+        if horizon <= shared.clock.wall() {
+            self.engine.expire(horizon);
+        }
+        // What lies further ahead than anything that is let in is not believed.
+        let wall = shared.clock.wall().saturating_add(shared.policy.skew);
+        let latest = belief::latest_line(wall, shared.longest_leeway());
+        for Line { issuer, stamp } in told.lines.into_iter().filter(|line| line.stamp <= latest) {
+            shared.belief.hear(issuer, stamp);
+        }
+        let (stamps, others) = told.stamps;
+        for (subject, stamp) in stamps.into_iter().filter(|(_, stamp)| *stamp <= latest) {
+            shared.stamps.note(subject, stamp);
+        }
+        others.filter(|stamp| *stamp <= latest).into_iter().for_each(|stamp| shared.stamps.note_of_any(stamp));
     }
 }
 
@@ -554,27 +675,43 @@ impl Engine {
     /// The write path of what peers send: it is held to bounds, applied, logged.
     fn merge(&self, items: impl Iterator<Item = Item>, max_retention: Option<Duration>) -> Merged {
         let shared = &*self.shared;
-        let (now, horizon, skew) = (shared.clock.wall(), shared.horizon(), shared.policy.skew);
+        let horizon = shared.horizon();
+        let time = shared.believed_time();
+        let bounds = Bounds {
+            epoch: time.horizon(),
+            line: belief::latest_line(time.horizon(), shared.longest_leeway()),
+            until: max_retention.map(|most| time.horizon().saturating_add(most)),
+        };
         let (mut merged, mut taken, mut undoing) = (Merged::default(), Taken::default(), Vec::new());
+        let mut own_items: Vec<Item> = Vec::new();
         let writing = self.writing.lock();
         if shared.is_closed() {
             return Merged { incomplete: true, ..merged };
         }
         let mut room = shared.capacity.saturating_sub(shared.denylist.len());
-        for item in items {
+        for mut item in items {
             if shared.bin(&item) < horizon {
                 continue;
             }
             let known = shared.denylist.item(item.identity()).map(|known| known.entry);
+            let mut is_own = false;
+            if let Some(refused) = bounds.refuse(&mut item.entry) {
+                merged.refused += 1;
+                is_own = shared.substitute(&refused, &mut item.entry, known.as_ref(), &time);
+            }
+            if item.entry.is_void() {
+                continue;
+            }
             let joined =
                 known.clone().map_or_else(|| item.entry.clone(), |known| known.joined_with(item.entry.clone()));
             if known.as_ref() == Some(&joined) {
                 continue;
             }
-            if is_refused(&item.entry, now, skew, max_retention) || is_crowded(&joined) {
+            if is_crowded(&joined) {
                 merged.refused += 1;
                 continue;
             }
+            is_own |= shared.keep_floor(&mut item, known.as_ref(), &joined);
             if known.is_none() {
                 if room == 0 {
                     merged.incomplete = true;
@@ -582,15 +719,18 @@ impl Engine {
                 }
                 room -= 1;
             }
+            let own = is_own.then(|| item.clone());
             match taken.add(item, known.as_ref()) {
                 Ok(()) => merged.changed += 1,
                 Err(_) => merged.refused += 1,
             }
+            own_items.extend(own);
             if taken.payload.len() >= COMMIT_BYTES {
                 undoing.extend(self.take_in(std::mem::take(&mut taken)));
             }
         }
         undoing.extend(self.take_in(taken));
+        shared.publish(own_items.iter());
         drop(writing);
         // What undoes counts once it is in the log, and what is said next is to be said of that. If it cannot be logged,
         // contents differ.
@@ -605,20 +745,22 @@ impl Engine {
     /// wait for.
     fn take_in(&self, taken: Taken) -> Option<Pending> {
         let Taken { payload, denials, undo } = taken;
+        if denials.iter().any(|item| item.entry.is_pending()) {
+            self.shared.has_pending.store(true, Ordering::Relaxed);
+        }
         match &self.commits {
             Some(commits) if !payload.is_empty() => {
-                let (duty, pending) = Duty::new();
+                let (mut commit, pending) = Commit::new(false);
                 let undoes = !undo.is_empty();
-                let commit = Commit { payload, undo, denials: denials.len(), audits: Vec::new(), duty, is_own: false };
+                (commit.payload, commit.undo, commit.denials) = (payload, undo, denials.len());
+                commit.changed = commit.undo.len() + commit.denials;
                 // If the committer is gone, writers are told.
                 commits.send(Message::Commit(commit)).ok();
-                self.shared.denylist.join_all(denials);
-                self.shared.watchers.notify();
+                self.shared.join(denials);
                 undoes.then_some(pending)
             }
             _ => {
-                self.shared.denylist.join_all(denials.into_iter().chain(undo));
-                self.shared.watchers.notify();
+                self.shared.join(denials.into_iter().chain(undo));
                 None
             }
         }
@@ -637,22 +779,92 @@ struct Taken {
 
 impl Taken {
     fn add(&mut self, item: Item, known: Option<&Entry>) -> Result<(), codec::EncodeError> {
-        let record = Record::Entry(item);
-        codec::encode(&record, &mut self.payload)?;
-        if let Record::Entry(item) = record {
-            let denying = item.entry.without_undoing(known);
-            if denying == item.entry {
-                self.denials.push(item);
-            } else {
+        codec::encode_item(&item, &mut self.payload)?;
+        let denying = item.entry.without_undoing(known);
+        if denying == item.entry {
+            self.denials.push(item);
+        } else {
+            if !denying.is_void() {
                 self.denials.push(Item { entry: denying, ..item.clone() });
-                self.undo.push(item);
             }
+            self.undo.push(item);
         }
         Ok(())
     }
 }
 
+impl Replicating {
+    /// Whether there is anybody who might know better.
+    pub(super) fn has_peers(&self) -> bool {
+        self.protocol.lock().peers().next().is_some()
+    }
+}
+
 impl Shared {
+    /// A life that no other process has.
+    fn new_life(&self, options: &Replication) -> Life {
+        let mut bytes = self.life.lock().as_bytes().to_vec();
+        bytes.extend_from_slice(options.node.as_bytes());
+        super::open::life(Reading::now(&*self.clock), self.high_water(), &bytes)
+    }
+
+    /// Whether most peers contradict the wall clock.
+    fn is_outvoted(&self) -> bool {
+        self.weighed_time().1.is_outvoted()
+    }
+
+    /// Where a peer has set a longer maximum age: what was dead by the shorter one stays dead, here and elsewhere, for what it
+    /// denied may have been forgotten here. Tells whether that is so.
+    fn keep_floor(&self, item: &mut Item, known: Option<&Entry>, joined: &Entry) -> bool {
+        let (Entry::Wide(entry), Some(Entry::Wide(known)), Entry::Wide(joined)) = (&mut item.entry, known, joined)
+        else {
+            return false;
+        };
+        let floor = self.floor_under(known.age(), joined.age(), self.clock.wall());
+        floor.into_iter().for_each(|floor| entry.floor = entry.floor.max(floor));
+        floor.is_some()
+    }
+
+    /// Revokes now what a peer revokes from a time too far ahead: its clock is wrong, and the revocation is meant all the same.
+    /// Tells whether there is anything that is not revoked so already.
+    fn substitute(&self, refused: &Refused, entry: &mut Entry, known: Option<&Entry>, time: &Time) -> bool {
+        let Entry::Wide(entry) = entry else { return false };
+        let mut substitutes = false;
+        let nothing = WideEntry::default();
+        let known = if let Some(Entry::Wide(known)) = known { known } else { &nothing };
+        for (kind, mark) in refused.epochs.iter().filter(|(_, mark)| mark.issuer.is_none()) {
+            let (known, epochs) = match kind {
+                EpochKind::Reauthenticate => (&known.reauthenticate, &mut entry.reauthenticate),
+                EpochKind::Reissue => (&known.reissue, &mut entry.reissue),
+            };
+            // That of a mark that was in doubt is given anew in any case, and the latest stands.
+            let life = if mark.in_doubt { mark.life } else { mark.life.substitute() };
+            if known.knows(life, mark.at) {
+                continue;
+            }
+            let mark = Mark { epoch: Mark::PENDING, in_doubt: true, life, ..mark.clone() };
+            let marks = match time.is_in_doubt() {
+                true => vec![mark],
+                false => self.timed(&mark, time, self.stamps.latest(), self.clock.boot()),
+            };
+            epochs.join(Epochs::of(marks));
+            substitutes = true;
+        }
+        substitutes
+    }
+
+    /// What peers are told of the limits.
+    fn told_limits(&self) -> Told {
+        let limits = self.limits();
+        let Limits { max_age, tenants, leeway, kept, .. } = &*limits;
+        let mut bytes = Vec::with_capacity(tenants.len() * 24);
+        for (tenant, _, age) in tenants {
+            bytes.extend_from_slice(tenant.as_bytes());
+            bytes.extend_from_slice(&age.to_le_bytes());
+        }
+        Told { leeway: *leeway, kept: *kept, max_age: *max_age, tenants: xxh3_64(&bytes) }
+    }
+
     /// The first bin of which nothing is forgotten.
     fn horizon(&self) -> Bin {
         let now = self.reading().wall;
@@ -663,28 +875,7 @@ impl Shared {
     fn bin(&self, item: &Item) -> Bin {
         Bin::of(match &item.entry {
             Entry::Narrow(entry) => entry.until.end(),
-            Entry::Wide(entry) => super::maintenance::end_of_wide(&self.limits, entry, item.scope),
+            Entry::Wide(entry) => self.denylist.ages().end_of(entry, item.scope),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_two_starts_have_the_same_number() {
-        let reading = |wall: u64, boot: u64| Reading {
-            wall: Timestamp::from_nanos(wall),
-            boot: Duration::from_nanos(boot),
-            boot_id: 1,
-        };
-        let (later, seen) = (Timestamp::from_secs(9), Timestamp::from_secs(5));
-        // The clock was set back: it has seen the same time at each start.
-        let numbers = [reading(1, 1), reading(2, 2), reading(2, 3)].map(|now| incarnation(now, later));
-        assert!(numbers[0] != numbers[1] && numbers[1] != numbers[2] && numbers[0] != numbers[2]);
-        let second = |wall: u64| incarnation(reading(wall, 1), seen);
-        assert!(second(6_000_000_000) < second(6_034_000_000), "as long as it goes forward, so do they");
-        assert!(second(1) > 4_980_000_000, "what was seen counts");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Reading;
-use crate::codec::{Limits, Record};
+use crate::codec::{Ahead, Limits, Record};
 use crate::denylist::Denylist;
 use crate::journal::{
     Damage, FileError, FileSummary, Loaded, RecoveryError, RecoveryReport, SnapshotWriter, create_filled, inspect,
@@ -144,14 +144,15 @@ pub fn salvage_on(from: &dyn Storage, into: Arc<dyn Storage>) -> Result<SalvageR
                 Record::Entry(item) => denylist.join(item),
                 // The latest are those by which entries were forgotten last.
                 Record::Limits(latest) if batch >= limits.0 => limits = (batch, latest),
-                Record::Limits(_) => {}
+                Record::Limits(_) | Record::Ahead(_) => {}
             }
         }
     })
     .map_err(VerifyError::from)?;
     let identity = found.identity.ok_or(SalvageError::NothingReadable)?;
     let reading = found.last_reading.unwrap_or(Reading::default());
-    let fill = |writer: &mut SnapshotWriter| Ok::<_, CopyError>(write_all(writer, &limits.1, &denylist)?);
+    let fill =
+        |writer: &mut SnapshotWriter| Ok::<_, CopyError>(write_all(writer, &limits.1, Ahead::default(), &denylist)?);
     let (entries, _) = create_filled(&into, identity.key_id, found.key.as_ref(), reading, fill)?;
     Ok(SalvageReport {
         entries,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Reading;
-use crate::codec::{Limits, Record};
+use crate::codec::{Ahead, Limits, Record};
 use crate::denylist::Denylist;
 use crate::journal::{
     FileError, Fresh, Journal, Position, SnapshotWriteError, SnapshotWriter, Spare, StoreIdentity, create_filled,
@@ -127,7 +127,7 @@ impl Engine {
         let is_logged = self.commits.is_some() && !shared.is_closed() && shared.counters.poison.lock().is_none();
         let writing = (!is_logged).then(|| self.writing.lock());
         let fill = |writer: &mut SnapshotWriter| {
-            let entries = write_all(writer, &shared.limits, &shared.denylist)?;
+            let entries = write_all(writer, &shared.limits(), shared.ahead(), &shared.denylist)?;
             if is_logged {
                 self.sync_point()?;
                 if shared.counters.refused.load(Ordering::Relaxed) != refused {
@@ -147,9 +147,13 @@ impl Engine {
 pub(super) fn write_all(
     writer: &mut SnapshotWriter,
     limits: &Limits,
+    ahead: Ahead,
     denylist: &Denylist,
 ) -> Result<u64, SnapshotWriteError> {
     writer.add(&Record::Limits(limits.clone()))?;
+    if ahead != Ahead::default() {
+        writer.add(&Record::Ahead(ahead))?;
+    }
     let mut entries = 0;
     // Nothing is written to disk under a lock that a check might wait for.
     for rows in denylist.rows() {
@@ -219,7 +223,7 @@ impl Snapshotter {
         let base = engine.sync_point()?;
         let mut writer = Journal::snapshot_writer(Arc::clone(storage), self.identity, base, shared.reading_for_disk())
             .map_err(SnapshotWriteError::File)?;
-        let entries = write_all(&mut writer, &shared.limits, &shared.denylist)?;
+        let entries = write_all(&mut writer, &shared.limits(), shared.ahead(), &shared.denylist)?;
         // What the walk saw of a batch is in the snapshot; all of that batch must be in the log before it counts.
         engine.sync_point()?;
         if shared.counters.refused.load(Ordering::Relaxed) != refused {

@@ -47,6 +47,11 @@ pub struct Stats {
     pub watches: usize,
     /// The time by which entries are forgotten: what the wall clock says and the boot clock bears out.
     pub borne_out_time: Timestamp,
+    /// Whether the time is in doubt: the wall clock is behind what the store has seen, or peers contradict it, by more than the
+    /// allowed skew. Revocations then deny their subjects outright. Alarm on it.
+    pub time_in_doubt: bool,
+    /// How many subjects are denied outright because they were revoked while the time was in doubt.
+    pub pending_epochs: usize,
     /// How it follows the process that writes it; none unless it was [opened read-only](Store::open_read_only).
     pub following: Option<Following>,
     /// What was found when the store was opened.
@@ -78,6 +83,8 @@ impl Store {
             audit_failures: load(&counters.audit_failures),
             watches: shared.watchers.len(),
             borne_out_time: shared.reading().wall,
+            time_in_doubt: shared.believed_time().is_in_doubt(),
+            pending_epochs: shared.pending_epochs(),
             following: self.engine.following.as_ref().map(|following| following.stats(shared)),
             recovery: shared.recovery.clone(),
         }

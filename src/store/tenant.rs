@@ -1,6 +1,8 @@
 //! A handle that acts inside one tenant.
 
-use crate::model::{Cause, Change, Credential, InvalidSubject, LocalSubject, Revocation, Verdict};
+use std::time::Duration;
+
+use crate::model::{Cause, Change, Credential, InvalidSubject, LocalSubject, Revocation, Subject, Verdict};
 
 use super::check::Presented;
 use super::write::Command;
@@ -83,6 +85,22 @@ impl TenantStore {
     /// As [`Store::lift`].
     pub fn lift(&self, change: impl Into<Change<LocalSubject>>) -> Result<Receipt, WriteError> {
         self.store.engine.submit(Command::Lift(change.into().within(&self.tenant)))?.wait()
+    }
+
+    /// Sets the maximum age of this tenant's credentials; see [`Store::set_max_credential_age`].
+    ///
+    /// # Errors
+    /// As [`Store::set_max_credential_age`].
+    pub fn set_max_credential_age(&self, age: Duration) -> Result<Receipt, WriteError> {
+        self.store.set_max_credential_age(Subject::tenant(&*self.tenant), age)
+    }
+
+    /// Removes the maximum age of this tenant's credentials; see [`Store::clear_max_credential_age`].
+    ///
+    /// # Errors
+    /// As [`Store::clear_max_credential_age`].
+    pub fn clear_max_credential_age(&self) -> Result<Receipt, WriteError> {
+        self.store.clear_max_credential_age(Subject::tenant(&*self.tenant))
     }
 
     /// Why a subject of this tenant is denied; see [`Store::explain`].

@@ -136,6 +136,7 @@ const fn effect(effect: &Effect) -> &'static str {
         Effect::Reauthenticate { .. } => "reauthenticate",
         Effect::Reissue { .. } => "reissue",
         Effect::TooOld { .. } => "too_old",
+        Effect::Pending => "pending",
         Effect::Expired => "expired",
         Effect::FromTheFuture => "from_the_future",
     }

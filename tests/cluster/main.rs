@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed test panics")]
 #![allow(clippy::print_stdout, reason = "what was tried is printed")]
 
+mod causality;
 mod cluster;
 mod network;
 mod propagation;
@@ -32,21 +33,25 @@ fn first_seed() -> Option<u64> {
     std::env::var("RESCIND_SEED").ok().map(|seed| seed.parse().unwrap())
 }
 
-#[test]
-fn simulator() {
+/// Tries many seeds, several side by side: each is a cluster on one thread. Gives how many were tried, how many panicked, and
+/// what failed first.
+fn try_seeds<T: Default + Send>(
+    run: impl Fn(u64) -> T + Sync,
+    add: impl Fn(&mut T, &T) + Sync,
+    failures: impl Fn(&T) -> &[String] + Sync,
+) -> (u64, u64, T, Vec<String>) {
     let seeds = match first_seed() {
         Some(seed) => seed..seed + 1,
         None => 0..seeds(),
     };
-    // Each seed is a cluster on one thread; several are tried side by side.
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (seeds, results) = (Mutex::new(seeds), Mutex::new((0, Outcome::default(), 0, Vec::new())));
+    let (seeds, results) = (Mutex::new(seeds), Mutex::new((0, 0, T::default(), Vec::new())));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(seed) = { seeds.lock().unwrap().next() } {
-                    let result = catch_unwind(AssertUnwindSafe(|| Scenario::new(seed).run()));
-                    let (tried, total, panics, told) = &mut *results.lock().unwrap();
+                    let result = catch_unwind(AssertUnwindSafe(|| run(seed)));
+                    let (tried, panics, total, told) = &mut *results.lock().unwrap();
                     // Enough has failed to see why.
                     if told.len() >= TOLD_MAX {
                         break;
@@ -54,10 +59,10 @@ fn simulator() {
                     *tried += 1;
                     match result {
                         Ok(outcome) => {
-                            if !outcome.failures.is_empty() {
-                                told.push(format!("seed {seed}: {}", outcome.failures.join("; ")));
+                            if !failures(&outcome).is_empty() {
+                                told.push(format!("seed {seed}: {}", failures(&outcome).join("; ")));
                             }
-                            total.add(&outcome);
+                            add(total, &outcome);
                         }
                         Err(panic) => {
                             *panics += 1;
@@ -69,7 +74,13 @@ fn simulator() {
             });
         }
     });
-    let (tried, total, panics, told) = results.into_inner().unwrap();
+    results.into_inner().unwrap()
+}
+
+#[test]
+fn simulator() {
+    let run = |seed| Scenario::new(seed).run();
+    let (tried, panics, total, told) = try_seeds(run, Outcome::add, |outcome| &outcome.failures);
     let Outcome { lost, diverged, stale_clear, .. } = total;
     println!("simulator: {}", total.counts());
     let line = format!(
@@ -77,6 +88,20 @@ fn simulator() {
     );
     println!("{line}");
     assert!(lost + diverged + stale_clear + panics == 0, "{line}\n{}", told.join("\n"));
+}
+
+#[test]
+fn what_was_let_in_before_a_revocation_is_not_let_in_after_it() {
+    let run = |seed| causality::Scenario::new(seed).run();
+    let (tried, panics, total, told) = try_seeds(run, causality::Outcome::add, |outcome| &outcome.failures);
+    let causality::Outcome { void, un_denied, locked_out, diverged, .. } = total;
+    println!("causality: {}", total.counts());
+    let line = format!(
+        "harness causality tried={tried} void={void} un_denied={un_denied} locked_out={locked_out} diverged={diverged} \
+         panics={panics}"
+    );
+    println!("{line}");
+    assert!(total.violations() + panics == 0, "{line}\n{}", told.join("\n"));
 }
 
 #[test]

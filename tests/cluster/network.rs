@@ -30,7 +30,7 @@ impl Random {
 /// What happens at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
-    Deliver { from: usize, to: usize, bytes: Arc<[u8]> },
+    Deliver { from: usize, to: usize, sent: Duration, bytes: Arc<[u8]> },
     Tick { node: usize, life: u64 },
     Act,
 }

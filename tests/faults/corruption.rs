@@ -119,7 +119,7 @@ fn images() -> Vec<Image> {
     let images = vec![
         Image::closed(4, &[]),
         Image::closed(40, &[]),
-        Image::closed(75, &[20, 50]),
+        Image::closed(75, &[12, 50]),
         Image::closed(90, &[]),
         Image::killed(4, &[]),
         Image::killed(40, &[]),
@@ -335,13 +335,13 @@ fn damage_to_the_log_and_to_its_mark_takes_no_more_than_the_end_of_the_log() {
 #[test]
 fn a_store_of_a_later_format_is_not_opened() {
     let mut harness = Harness::new("corruption-formats");
-    let image = Image::closed(75, &[20, 50]);
+    let image = Image::closed(75, &[12, 50]);
     for name in image.files.keys() {
         harness.case(
             || name.clone(),
             || {
                 let mut files = image.files.clone();
-                reseal(files.get_mut(name).unwrap(), 8, &4_u32.to_le_bytes());
+                reseal(files.get_mut(name).unwrap(), 8, &5_u32.to_le_bytes());
                 let disk = MemoryStorage::from_files(files.clone());
                 // What the newest snapshot makes superfluous is not read, and `MARK` is not needed.
                 let is_superfluous = {
@@ -350,7 +350,7 @@ fn a_store_of_a_later_format_is_not_opened() {
                     open(&MemoryStorage::from_files(files)).is_ok()
                 };
                 match open(&disk) {
-                    Err(OpenError::Recovery(rescind::RecoveryError::UnknownFormat { file, version: 4 }))
+                    Err(OpenError::Recovery(rescind::RecoveryError::UnknownFormat { file, version: 5 }))
                         if file == *name =>
                     {
                         holds(disk.files() == files, || "it was edited".into())

@@ -100,6 +100,7 @@ impl Image {
 
     /// Whether the frame of a token is still where it was.
     pub(crate) fn is_intact(&self, files: &Files, index: usize) -> bool {
+        assert_eq!(self.frames.len(), self.tokens, "a snapshot made a segment superfluous: take the first one earlier");
         let (name, range) = &self.frames[index];
         let bytes = |files: &Files| files.get(name).and_then(|bytes| bytes.get(range.clone())).map(<[u8]>::to_vec);
         bytes(files) == bytes(&self.files)

@@ -579,7 +579,7 @@ fn without_any_snapshot_the_log_must_reach_back() {
 
 #[test]
 fn a_snapshot_under_another_ones_name_is_set_aside() {
-    let image = Image::closed(75, &[20, 50]);
+    let image = Image::closed(75, &[12, 50]);
     let snapshots = names(&image.files, "snap-");
     let mut files = image.files.clone();
     files.insert(snapshots[1].clone(), image.files[&snapshots[0]].clone());
@@ -707,7 +707,7 @@ fn a_mark_that_says_nothing_is_as_good_as_none() {
 /// Everything that is read of a sound store is needed: no failed read is passed over.
 #[test]
 fn every_failed_read_is_an_error() {
-    for image in [Image::closed(4, &[]), Image::closed(75, &[20, 50])] {
+    for image in [Image::closed(4, &[]), Image::closed(75, &[12, 50])] {
         let reads = {
             let disk = MemoryStorage::from_files(image.files.clone());
             drop(open(&disk).unwrap());

@@ -50,7 +50,7 @@ fn has_header(image: &Image, files: &Files) -> bool {
 fn whatever_is_readable_of_a_damaged_store_is_saved() {
     let mut harness = Harness::new("salvage");
     let mut missing = 0;
-    for image in [Image::closed(40, &[]), Image::closed(75, &[20, 50]), Image::killed(40, &[])] {
+    for image in [Image::closed(40, &[]), Image::closed(75, &[12, 50]), Image::killed(40, &[])] {
         let mut random = Random(7);
         let names: Vec<&String> = image.files.keys().collect();
         for round in 0..scaled(400, 12_000) {
@@ -83,7 +83,7 @@ fn whatever_is_readable_of_a_damaged_store_is_saved() {
 
 #[test]
 fn what_is_sound_is_salvaged_whole_and_called_sound() {
-    for image in [Image::closed(40, &[]), Image::closed(75, &[20, 50]), Image::killed(40, &[])] {
+    for image in [Image::closed(40, &[]), Image::closed(75, &[12, 50]), Image::killed(40, &[])] {
         let found = verify_on(&MemoryStorage::from_files(image.files.clone())).unwrap();
         assert!(found.is_sound(), "{found:?}");
         let mut report = None;
@@ -95,7 +95,7 @@ fn what_is_sound_is_salvaged_whole_and_called_sound() {
 
 #[test]
 fn sectors_that_cannot_be_read_cost_what_is_in_them_and_no_more() {
-    let image = Image::closed(75, &[20, 50]);
+    let image = Image::closed(75, &[12, 50]);
     let mut harness = Harness::new("salvage-unreadable");
     let reads = {
         let disk = MemoryStorage::from_files(image.files.clone());
@@ -143,7 +143,7 @@ fn told(disk: &MemoryStorage, name: &str) -> Vec<(u64, u64, &'static str)> {
 
 #[test]
 fn verify_tells_where_what_is_wrong_and_how_much() {
-    let image = Image::closed(75, &[20, 50]);
+    let image = Image::closed(75, &[12, 50]);
     let length = |name: &str| image.files[name].len() as u64;
     for name in ["MARK", "STORE"] {
         let (name, disk) = changed(&image, name, |bytes| bytes.extend([1, 2, 3]));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rescind::storage::MemoryStorage;
 use rescind::{
-    Credential, Durability, Key, ManualClock, OpenError, Options, Receipt, Revocation, SnapshotError, Store, Subject,
-    Timestamp, Verdict, WriteError,
+    Credential, Durability, Effect, Key, ManualClock, OpenError, Options, Receipt, Revocation, SnapshotError, Store,
+    Subject, Timestamp, Verdict, WriteError,
 };
 
 use crate::harness::{Outcome, holds, lost};
@@ -47,7 +47,7 @@ fn session_is_denied(store: &Store, session: &str) -> bool {
 
 pub(crate) fn is_disabled(store: &Store, user: &str) -> bool {
     let fresh = Credential::new().user(user).issued_at_secs(START_SECS + 9).auth_time_secs(START_SECS + 9);
-    matches!(store.check(&fresh), Verdict::Revoked(_))
+    matches!(store.check(&fresh), Verdict::Revoked(denial) if denial.effect == Effect::Disabled)
 }
 
 /// What a workload was told.

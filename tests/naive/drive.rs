@@ -351,6 +351,7 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) true_time: u64,
     pub(crate) forgotten: usize,
+    was_set_back: bool,
 }
 
 impl World {
@@ -375,13 +376,14 @@ impl World {
         durability: Durability,
     ) -> Self {
         let model = Model::new(rules);
-        Self { store, model, clock, disk, durability, now: START, true_time: START, forgotten: 0 }
+        Self { store, model, clock, disk, durability, now: START, true_time: START, forgotten: 0, was_set_back: false }
     }
 
     /// Opens the store again on what is on a disk, with the rules of the model.
     pub(crate) fn open_on(&mut self, disk: MemoryStorage) {
         let options = options(&self.model.rules, &self.clock).durability(self.durability);
         self.store = options.open_on(Arc::new(disk.clone())).unwrap();
+        self.model.reopen();
         self.disk = Some(disk);
     }
 
@@ -389,6 +391,7 @@ impl World {
     pub(crate) fn reopen(&mut self) {
         if let Some(disk) = self.disk.clone() {
             self.store.close().unwrap();
+            self.model.keep(self.now);
             self.open_on(disk);
         }
     }
@@ -406,6 +409,11 @@ impl World {
             (Ok(receipt), Outcome::Accepted { changes }) => receipt.changed == usize::from(changes),
             (Err(WriteError::Invalid(_)), Outcome::Invalid) => true,
             (Err(WriteError::EpochInFuture { .. }), Outcome::EpochInFuture) => true,
+            // A store whose clock was set back knows that it is later.
+            (Ok(_), Outcome::EpochInFuture) if self.was_set_back => {
+                self.model.log(self.now, command);
+                true
+            }
             (Err(WriteError::RetentionInPast { .. }), Outcome::RetentionInPast) => true,
             _ => false,
         };
@@ -423,10 +431,17 @@ impl World {
             }
             Step::SetWall(by) => {
                 self.now = self.now.saturating_add_signed(*by);
+                self.was_set_back |= *by < 0;
                 self.clock.set_wall(timestamp(self.now));
             }
-            Step::Maintain => self.forgotten += self.store.maintain().forgotten,
-            Step::Snapshot => _ = self.store.snapshot().unwrap(),
+            Step::Maintain => {
+                self.forgotten += self.store.maintain().forgotten;
+                self.model.keep_news(self.now);
+            }
+            Step::Snapshot => {
+                self.store.snapshot().unwrap();
+                self.model.keep(self.now);
+            }
             Step::Reopen => self.reopen(),
             Step::Kill => {
                 if let Some(disk) = &self.disk {
@@ -437,6 +452,7 @@ impl World {
             Step::Reboot => {
                 if let Some(disk) = self.disk.clone() {
                     self.store.close().unwrap();
+                    self.model.keep(self.now);
                     self.clock.reboot();
                     self.open_on(disk);
                 }
@@ -450,7 +466,11 @@ impl World {
     }
 
     pub(crate) fn check(&self, presented: &Credential) -> Verdict {
-        self.store.check(&credential(presented))
+        let verdict = self.store.check(&credential(presented));
+        if verdict == Verdict::Clear {
+            self.model.let_in(self.now, presented);
+        }
+        verdict
     }
 
     /// Fails unless the store says of a credential what the model says.

@@ -6,6 +6,8 @@
 pub(crate) mod arbitrary;
 pub(crate) mod drive;
 
+use std::cell::{Cell, RefCell};
+
 /// One second, in the nanoseconds in which this model counts time.
 pub(crate) const SECOND: u64 = 1_000_000_000;
 /// The longest id in bytes.
@@ -200,25 +202,142 @@ pub(crate) enum Verdict {
     Unknown(Vec<Doubt>),
 }
 
-/// The list of accepted commands, each with its time.
+/// An accepted command.
+#[derive(Clone, Debug)]
+pub(crate) struct Logged {
+    /// When, by the clock of the store.
+    pub(crate) time: u64,
+    pub(crate) command: Command,
+    /// Up to when the credentials of an issuer, or of none, could then say that they were issued, where that was later.
+    lines: Vec<(Option<&'static str>, u64)>,
+    /// The latest stamp that was known of credentials that name the subject.
+    stamp: u64,
+}
+
+impl Logged {
+    /// The epoch of a command that makes one of now, for credentials of an issuer.
+    fn epoch_of(&self, issuer: Option<&'static str>) -> u64 {
+        let lines = self.lines.iter().filter(|(of, _)| *of == issuer).map(|(_, line)| *line);
+        lines.max().unwrap_or_default().max(self.time).max(self.stamp)
+    }
+}
+
+/// A credential from beyond the clock was let in.
+#[derive(Clone, Debug)]
+struct LetIn {
+    credential: Credential,
+    stamp: u64,
+    ahead: u64,
+    /// It may be the first second that no epoch binds, which the store gives out.
+    is_given_out: bool,
+}
+
+impl LetIn {
+    /// Whether it says that the clock of its issuer is ahead.
+    fn is_of_issuer_ahead(&self) -> bool {
+        self.ahead > ROUNDING && !self.is_given_out
+    }
+}
+
+/// The list of accepted commands.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     pub(crate) rules: Rules,
-    pub(crate) log: Vec<(u64, Command)>,
+    pub(crate) log: Vec<Logged>,
+    let_in: RefCell<Vec<LetIn>>,
+    /// An issuer was seen ahead, or further ahead, since that was written down.
+    has_news: Cell<bool>,
+    kept: Vec<LetIn>,
 }
+
+/// An issuer that is ahead by more is taken to go on so, and by this much more.
+const ROUNDING: u64 = 2 * SECOND;
 
 impl Model {
     pub(crate) fn new(rules: Rules) -> Self {
-        Self { rules, log: Vec::new() }
+        Self { rules, ..Self::default() }
     }
 
     /// Puts a command on the list, if it is acceptable.
     pub(crate) fn apply(&mut self, now: u64, command: &Command) -> Outcome {
         let outcome = self.outcome(now, command);
         if matches!(outcome, Outcome::Accepted { .. }) {
-            self.log.push((now, command.clone()));
+            self.log(now, command);
         }
         outcome
+    }
+
+    /// Notes that a credential was let in.
+    pub(crate) fn let_in(&self, now: u64, credential: &Credential) {
+        let stamps = [credential.iat, credential.auth_time, credential.session_start];
+        let stamp = stamps.into_iter().filter_map(Time::at).max().unwrap_or_default();
+        if stamp > now {
+            let is_given_out = self.latest_epoch(credential).is_some_and(|epoch| stamp <= next_whole_second(epoch));
+            let new = LetIn { credential: credential.clone(), stamp, ahead: stamp - now, is_given_out };
+            let is_known = |other: &LetIn| {
+                other.credential.issuer == credential.issuer && other.is_of_issuer_ahead() && other.ahead >= new.ahead
+            };
+            let is_news = new.is_of_issuer_ahead() && !self.let_in.borrow().iter().any(is_known);
+            self.has_news.set(self.has_news.get() || is_news);
+            self.let_in.borrow_mut().push(new);
+        }
+    }
+
+    /// The latest epoch that concerns a credential.
+    fn latest_epoch(&self, credential: &Credential) -> Option<u64> {
+        let is_standing =
+            |(index, logged): &(usize, &Logged)| names(credential, logged.command.subject()) && !self.is_lifted(*index);
+        let epoch = |(_, logged): (usize, &Logged)| match &logged.command {
+            Command::Epoch { subject, at, spared, .. } => {
+                let is_spared = spared.iter().any(|spared| names(credential, session(*subject, spared)));
+                (!is_spared).then(|| at.unwrap_or(logged.epoch_of(credential.issuer)))
+            }
+            Command::Disable(_) => Some(logged.epoch_of(credential.issuer)),
+            Command::Deny { .. } | Command::Enable(_) | Command::Lift(_) => None,
+        };
+        self.log.iter().enumerate().filter(is_standing).filter_map(epoch).max()
+    }
+
+    /// The store writes down what is ahead, if there is anything new about issuers.
+    pub(crate) fn keep_news(&mut self, now: u64) {
+        if self.has_news.get() {
+            self.keep(now);
+        }
+    }
+
+    /// The store writes down what is ahead.
+    pub(crate) fn keep(&mut self, now: u64) {
+        self.has_news.set(false);
+        let is_kept = |let_in: &&LetIn| let_in.is_of_issuer_ahead() || let_in.stamp > now;
+        self.kept = self.let_in.borrow().iter().filter(is_kept).cloned().collect();
+    }
+
+    /// The store is opened again.
+    pub(crate) fn reopen(&mut self) {
+        self.let_in = RefCell::new(self.kept.clone());
+        self.has_news.set(false);
+    }
+
+    /// Puts a command on the list.
+    pub(crate) fn log(&mut self, now: u64, command: &Command) {
+        let (lines, stamp) = (self.lines(now), self.stamp_of(command.subject()));
+        self.log.push(Logged { time: now, command: command.clone(), lines, stamp });
+    }
+
+    fn lines(&self, now: u64) -> Vec<(Option<&'static str>, u64)> {
+        let line = |let_in: &LetIn| let_in.stamp.max(now + let_in.ahead + ROUNDING);
+        let let_in = self.let_in.borrow();
+        let ahead = let_in.iter().filter(|let_in| let_in.is_of_issuer_ahead());
+        ahead.map(|let_in| (let_in.credential.issuer, line(let_in))).collect()
+    }
+
+    /// The latest stamp of credentials that name a subject, in whatever tenant and at whatever issuer.
+    fn stamp_of(&self, subject: Subject) -> u64 {
+        let anywhere = Subject { tenant: None, issuer: None, ..subject };
+        let let_in = self.let_in.borrow();
+        let of_subject =
+            let_in.iter().filter(|let_in| !let_in.is_of_issuer_ahead() && names(&let_in.credential, anywhere));
+        of_subject.map(|let_in| let_in.stamp).max().unwrap_or_default()
     }
 
     /// What would become of a command.
@@ -244,8 +363,8 @@ impl Model {
             Command::Disable(_) => Outcome::Accepted { changes: true },
             Command::Enable(_) => Outcome::Accepted { changes: self.is_disabled(subject) },
             Command::Lift(_) => {
-                let holds = |(index, (_, logged)): (usize, &(u64, Command))| {
-                    logged.only_adds() && logged.subject() == subject && !self.is_lifted(index)
+                let holds = |(index, logged): (usize, &Logged)| {
+                    logged.command.only_adds() && logged.command.subject() == subject && !self.is_lifted(index)
                 };
                 Outcome::Accepted { changes: self.log.iter().enumerate().any(holds) }
             }
@@ -253,25 +372,27 @@ impl Model {
     }
 
     fn is_disabled(&self, subject: Subject) -> bool {
-        (0..self.log.len()).any(|index| self.log[index].1 == Command::Disable(subject) && !self.is_enabled(index))
+        let disables = |index: &usize| self.log[*index].command == Command::Disable(subject);
+        (0..self.log.len()).filter(disables).any(|index| !self.is_enabled(index))
     }
 
     /// Whether a later command takes the denial or the epoch at this place of the list back.
     fn is_lifted(&self, index: usize) -> bool {
-        let subject = self.log[index].1.subject();
-        self.log[index..].iter().any(|(_, later)| *later == Command::Lift(subject))
+        let subject = self.log[index].command.subject();
+        self.log[index..].iter().any(|later| later.command == Command::Lift(subject))
     }
 
     /// Whether a later command takes the flag at this place of the list back.
     fn is_enabled(&self, index: usize) -> bool {
-        let subject = self.log[index].1.subject();
-        self.log[index..].iter().any(|(_, later)| *later == Command::Enable(subject))
+        let subject = self.log[index].command.subject();
+        self.log[index..].iter().any(|later| later.command == Command::Enable(subject))
     }
 
     /// Every revocation that binds a credential, with its place on the list.
     fn bindings(&self, credential: &Credential) -> Vec<(usize, Reason)> {
         let mut bindings = Vec::new();
-        for (index, (time, command)) in self.log.iter().enumerate() {
+        for (index, logged) in self.log.iter().enumerate() {
+            let (command, now) = (&logged.command, logged.epoch_of(credential.issuer));
             let subject = command.subject();
             if !names(credential, subject) {
                 continue;
@@ -280,7 +401,7 @@ impl Model {
             match command {
                 Command::Deny { .. } if !self.is_lifted(index) => bindings.push((index, Reason::Denied(shape))),
                 Command::Epoch { kind, at, spared, .. } if !self.is_lifted(index) => {
-                    let epoch = at.unwrap_or(*time);
+                    let epoch = at.unwrap_or(now);
                     let is_spared = spared.iter().any(|spared| names(credential, session(subject, spared)));
                     if !is_spared && is_from_at_or_before(epoch, basis(credential, *kind)) {
                         bindings.push((index, Reason::Epoch(shape, *kind, epoch)));
@@ -291,8 +412,8 @@ impl Model {
                         bindings.push((index, Reason::Disabled(shape)));
                     }
                     let kind = EpochKind::Reauthenticate;
-                    if !self.is_lifted(index) && is_from_at_or_before(*time, basis(credential, kind)) {
-                        bindings.push((index, Reason::Epoch(shape, kind, *time)));
+                    if !self.is_lifted(index) && is_from_at_or_before(now, basis(credential, kind)) {
+                        bindings.push((index, Reason::Epoch(shape, kind, now)));
                     }
                 }
                 _ => {}
@@ -309,7 +430,7 @@ impl Model {
     /// Whether something binds a credential that may not be forgotten while the credential could be alive: anything but
     /// a denial until a time that the credential outlives.
     pub(crate) fn holds_for_its_life(&self, credential: &Credential) -> bool {
-        self.bindings(credential).iter().any(|(index, _)| match self.log[*index].1 {
+        self.bindings(credential).iter().any(|(index, _)| match self.log[*index].command {
             Command::Deny { until: Some(until), .. } => credential.exp.at().is_some_and(|exp| exp <= until),
             _ => true,
         })
@@ -403,6 +524,10 @@ fn basis(credential: &Credential, kind: EpochKind) -> Option<u64> {
         }
         EpochKind::Reissue => credential.iat.at(),
     }
+}
+
+fn next_whole_second(time: u64) -> u64 {
+    (time / SECOND + 1) * SECOND
 }
 
 /// The same-second rule; a missing time is from before.

@@ -42,7 +42,7 @@ impl Peer {
 impl Protocol {
     /// Begins to compare contents with a peer.
     pub(super) fn compare(&mut self, to: NodeId, now: Duration, content: &dyn Content) {
-        let cutoff = content.cutoff();
+        let cutoff = self.cutoff_with(to, content);
         if let Some(peer) = self.peers.get_mut(&to) {
             peer.compared = Some(now);
             peer.fetches.clear();
@@ -293,12 +293,12 @@ fn compared(node: Node, cutoff: Bin, content: &dyn Content) -> Compared {
     Compared { node, children: content.children(node, cutoff).map(Sum::brief) }
 }
 
-/// Appends rows, and the actors that they name.
+/// Appends rows, and the authors that they name.
 fn append(all: &mut Rows, more: Rows) {
-    let first = u32::try_from(all.actors.len()).unwrap_or(u32::MAX);
-    all.actors.extend(more.actors);
+    let first = u32::try_from(all.authors.len()).unwrap_or(u32::MAX);
+    all.authors.extend(more.authors);
     all.rows.extend(more.rows.into_iter().map(|mut row| {
-        row.actor = row.actor.saturating_add(first);
+        row.author = row.author.saturating_add(first);
         row
     }));
 }

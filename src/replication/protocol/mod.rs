@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec;
-use crate::model::{Bin, Fingerprint, Identity, Item, KeyId, Locator, Node, Rows, Sum, Timestamp};
+use crate::model::{Bin, Fingerprint, Identity, Item, KeyId, Life, Locator, Node, Rows, Sum, Timestamp};
 
-use super::message::{Delta, Envelope, Heartbeat, Known, Message, ORIGINS_MAX};
+use super::message::{
+    Delta, Envelope, Heartbeat, Known, LINES_MAX, LIVES_MAX, Line, Message, ORIGINS_MAX, Stamps, Told,
+};
 use super::origins::Origins;
 use super::queue::{Queue, Transmit};
 use super::{NodeId, Rejected, Replication, Trust};
@@ -19,16 +21,12 @@ use super::{NodeId, Rejected, Replication, Trust};
 const PAGE_BYTES: usize = 64 * 1024;
 /// In a larger cluster not everyone is told everything by everyone.
 const MESH_MAX: usize = 64;
-/// How far ahead of our clock the incarnation of a peer may be, which is a time of its own clock.
-const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
-/// How often a peer may tell that an incarnation of ours was later.
-const RENEWAL_PERIOD: Duration = Duration::from_secs(60);
 /// After how many heartbeats without an answer a comparison is taken to be lost.
 const PATIENCE: u32 = 3;
 
 /// What a replica compares and merges: the store's denylist.
 pub(crate) trait Content {
-    /// The first bin that counts now.
+    /// The first bin that counts here: credentials of which all end earlier are dead.
     fn cutoff(&self) -> Bin;
     /// The first bin of which nothing has been forgotten.
     fn horizon(&self) -> Bin;
@@ -49,6 +47,35 @@ pub(crate) trait Content {
     fn merge(&self, rows: Rows, items: Vec<Item>) -> Merged;
     /// Whether whatever names a subject is denied.
     fn denies(&self, subject: Identity) -> bool;
+    /// The wall clock.
+    fn wall(&self) -> Timestamp;
+    /// The latest time that there is reason to believe in.
+    fn believed(&self) -> Timestamp;
+    /// The issuers that are ahead of it.
+    fn lines(&self) -> Vec<Line>;
+    /// The latest stamps from beyond it, of the subjects of credentials.
+    fn stamps(&self) -> Stamps;
+    /// Whether peers should hear at once of what is ahead.
+    fn has_news(&self) -> bool;
+    /// The limits that this replica was started with.
+    fn limits(&self) -> Told;
+    /// Takes in what a peer says of its clock, of issuers that are ahead, and of its limits.
+    fn hear(&self, peer: NodeId, told: Hearsay);
+}
+
+/// What a peer says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Hearsay {
+    /// Its wall clock when it said so, and when that arrived, since boot.
+    pub(crate) wall: Timestamp,
+    pub(crate) at: Duration,
+    /// The latest time that it has reason to believe in.
+    pub(crate) believed: Timestamp,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) stamps: Stamps,
+    pub(crate) limits: Told,
+    /// The first bin of which it has forgotten nothing.
+    pub(crate) horizon: Bin,
 }
 
 /// What became of a peer's entries.
@@ -95,13 +122,16 @@ pub(crate) struct Counts {
     pub(crate) changed: u64,
     pub(crate) refused: u64,
     pub(crate) comparisons: u64,
+    /// How often two lives of one name were noticed that speak beside each other.
+    pub(crate) twins: u64,
 }
 
 #[derive(Debug, Default)]
 struct Peer {
     queue: Queue,
-    /// The incarnation that its last heartbeat bore, and when it was sent by its clock, which may begin anew with each.
-    echo: (u64, u64),
+    /// The lives that its last heartbeats bore, when they were sent by its clock, which may begin anew with each, and when
+    /// they came.
+    echo: BTreeMap<Life, (u64, Duration)>,
     /// When it was last heard of.
     seen: Option<Duration>,
     /// Whether it has held just what we hold, since we were started.
@@ -121,12 +151,14 @@ struct Peer {
     /// How many of our entries may still be looked at for its sake, until its next heartbeat is due.
     allowance: u64,
     /// Up to which delta of ours it holds all.
-    holds: Option<(u64, u64)>,
+    holds: Option<(Life, u64)>,
     /// Up to which delta of its own it has been told that we hold all.
-    told: Option<(u64, u64)>,
+    told: Option<(Life, u64)>,
     next_heartbeat: Duration,
     /// Whether it is told news by itself, and not only by a bus.
     is_direct: bool,
+    /// The first bin that counts there, and the first of which nothing has been forgotten there.
+    bins: Option<(Bin, Bin)>,
 }
 
 /// The state of a replica towards its peers.
@@ -134,10 +166,14 @@ struct Peer {
 pub(crate) struct Protocol {
     options: Replication,
     envelope: Envelope,
-    incarnation: u64,
-    /// When a peer last told of a later one.
-    renewed: Option<Duration>,
+    life: Life,
     sequence: u64,
+    /// Another process goes by this life, as after a clone: it needs another.
+    is_cloned: bool,
+    /// The names of which several lives speak.
+    twins: BTreeSet<NodeId>,
+    /// Those of which that is news.
+    new_twins: Vec<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
     /// What goes to everybody at once, by each transport that does so.
     buses: BTreeMap<u64, Queue>,
@@ -153,22 +189,27 @@ pub(crate) struct Protocol {
 }
 
 impl Protocol {
-    /// The incarnation must be higher than at any start before; if it is not, it is made so once peers tell.
-    pub(crate) fn new(options: Replication, key_id: KeyId, incarnation: u64) -> Self {
+    /// No other process, nor this one before, may have had the same life.
+    pub(crate) fn new(options: Replication, key_id: KeyId, life: Life, now: Duration) -> Self {
         // Nobody needs to be kept from guessing it, but replicas must not all choose alike.
         let node = u128::from_le_bytes(*options.node.as_bytes());
         let seed = (node as u64 ^ (node >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let [.., a, b, c, d] = *life.as_bytes();
+        let mut origins = Origins::default();
+        origins.live(options.node, life, 0, now);
         Self {
             envelope: Envelope { cluster: options.cluster, key_id },
             options,
-            incarnation: incarnation.max(1),
-            renewed: None,
+            life,
             sequence: 0,
+            is_cloned: false,
+            twins: BTreeSet::new(),
+            new_twins: Vec::new(),
             peers: BTreeMap::new(),
             buses: BTreeMap::new(),
-            origins: Origins::default(),
+            origins,
             turn: None,
-            random: seed ^ incarnation,
+            random: seed ^ u64::from(u32::from_be_bytes([a, b, c, d])),
             next_allowance: Duration::ZERO,
             counts: Counts::default(),
             answers: Vec::new(),
@@ -191,8 +232,8 @@ impl Protocol {
                 self.peers.insert(node, Peer { is_direct, ..peer });
             }
         }
-        let (peers, trust) = (&self.peers, &self.options.trust);
-        self.origins.retain(|origin| is_tracked(peers, trust, *origin));
+        let (peers, options) = (&self.peers, &self.options);
+        self.origins.retain(|origin| is_tracked(peers, options, *origin));
     }
 
     /// From here on news go to a bus too.
@@ -230,7 +271,7 @@ impl Protocol {
         let is_mesh = direct.len() <= MESH_MAX;
         let delta = Delta {
             origin: self.options.node,
-            incarnation: self.incarnation,
+            life: self.life,
             sequence: self.sequence,
             issued: wall.as_nanos(),
             hops: if is_mesh { 0 } else { self.hops(direct.len()) },
@@ -265,13 +306,35 @@ impl Protocol {
     }
 
     /// How far this replica has issued.
-    pub(crate) fn position(&self) -> (u64, u64) {
-        (self.incarnation, self.sequence)
+    pub(crate) fn position(&self) -> (Life, u64) {
+        (self.life, self.sequence)
+    }
+
+    /// Whether another process goes by this life.
+    pub(crate) fn is_cloned(&self) -> bool {
+        self.is_cloned
+    }
+
+    /// Begins another life, which no process has had.
+    pub(crate) fn renew(&mut self, life: Life, now: Duration) {
+        (self.life, self.sequence, self.is_cloned) = (life, 0, false);
+        self.origins.live(self.options.node, life, 0, now);
+    }
+
+    /// The names of which several lives speak beside each other, where that is news.
+    pub(crate) fn take_twins(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.new_twins)
+    }
+
+    /// Whether several lives of a name speak beside each other.
+    pub(crate) fn has_twins(&self, node: NodeId) -> bool {
+        self.twins.contains(&node)
     }
 
     /// Which peers are known to hold all that was issued up to a position.
-    pub(crate) fn holders(&self, position: (u64, u64)) -> impl Iterator<Item = NodeId> {
-        self.peers.iter().filter(move |(_, peer)| peer.holds >= Some(position)).map(|(id, _)| *id)
+    pub(crate) fn holders(&self, (life, sequence): (Life, u64)) -> impl Iterator<Item = NodeId> {
+        let holds = move |peer: &Peer| peer.holds.is_some_and(|(of, held)| of == life && held >= sequence);
+        self.peers.iter().filter(move |(_, peer)| holds(peer)).map(|(id, _)| *id)
     }
 
     /// Asks some peers whether they deny a subject.
@@ -315,17 +378,22 @@ impl Protocol {
 
     /// The time of which it is known that all was held that should be; none if it never was.
     pub(crate) fn known_fresh(&self, now: Duration) -> Option<Duration> {
+        let heard = |node: NodeId| self.origins.heard(node, now, self.options.stale_after);
+        // What a twin of this replica issues has to be held like that of any other issuer.
+        let own = Some(self.options.node).filter(|node| self.has_twins(*node));
         match &self.options.trust {
             Trust::Nothing => Some(now),
             // What it issued itself, and lost with its disk, the other issuers have; a third party may have none of it.
             Trust::Issuers(issuers) if issuers.contains(&self.options.node) && !self.has_caught_up() => None,
             Trust::Issuers(issuers) => {
-                let others = issuers.iter().filter(|issuer| **issuer != self.options.node);
+                let others = issuers.iter().copied().filter(|issuer| *issuer != self.options.node);
                 // The least of them: none, if of one nothing is known; now, if there are no others.
-                others.map(|issuer| self.origins.heard(*issuer)).min().unwrap_or(Some(now))
+                others.chain(own).map(heard).min().unwrap_or(Some(now))
             }
             Trust::Anchors { agreeing, anchors } => {
-                let agreed = anchors.iter().filter_map(|anchor| self.peers.get(anchor)?.agreed);
+                // Who holds the same as one of two lives need not hold the same as the other.
+                let anchors = anchors.iter().filter(|anchor| own.is_none() && !self.has_twins(**anchor));
+                let agreed = anchors.filter_map(|anchor| self.peers.get(anchor)?.agreed);
                 let mut agreed: Vec<Duration> = agreed.collect();
                 agreed.sort_unstable_by(|a, b| b.cmp(a));
                 agreed.get(agreeing.checked_sub(1)?).copied()
@@ -365,24 +433,22 @@ impl Protocol {
         content: &dyn Content,
     ) -> Result<Option<Timestamp>, Rejected> {
         let opened = self.envelope.open(bytes);
-        let known = if self.peers.contains_key(&from) { opened } else { Err(Rejected::Stranger { from }) };
+        // Another life of this replica may be heard by the same transport.
+        let is_own = from == self.options.node;
+        let known = is_own || self.peers.contains_key(&from);
+        let known = if known { opened } else { Err(Rejected::Stranger { from }) };
         let message = known.inspect_err(|_| self.counts.rejected += 1)?;
+        if is_own {
+            return self.on_message_of_own_name(message, now, content);
+        }
         self.counts.messages_in += 1;
         self.counts.bytes_in += bytes.len() as u64;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.seen = Some(now);
         }
-        // A clock that is years ahead must not make all later ones seem to be of the past.
-        let latest = content.cutoff().start().saturating_add(AHEAD_MAX).as_nanos();
         match message {
-            Message::Held { incarnation, .. } if incarnation > latest => {}
-            Message::Heartbeat(mut heartbeat) => {
-                heartbeat.vouches &= heartbeat.incarnation <= latest;
-                heartbeat.incarnation = heartbeat.incarnation.min(latest);
-                heartbeat.origins.retain(|known| known.incarnation <= latest);
-                self.on_heartbeat(from, heartbeat, now, content);
-            }
-            Message::Delta(delta) => return self.on_delta(from, delta, latest, content),
+            Message::Heartbeat(heartbeat) => self.on_heartbeat(from, heartbeat, now, content),
+            Message::Delta(delta) => return self.on_delta(from, delta, now, content),
             Message::Compare { cutoff, nodes } => self.on_compare(from, cutoff, &nodes, now, content),
             Message::List { cutoff, nodes } => self.on_list(from, cutoff, &nodes, now, content),
             Message::Want { cutoff, nodes } => self.on_want(from, cutoff, &nodes, content),
@@ -404,7 +470,27 @@ impl Protocol {
                     self.answers.push((number, from, denied));
                 }
             }
-            Message::Held { incarnation, sequence } => self.on_own(from, incarnation, sequence, now),
+            Message::Held { life, sequence } => self.on_own(from, life, sequence),
+        }
+        Ok(None)
+    }
+
+    /// Another life of this replica has spoken, or what this one said has come back.
+    fn on_message_of_own_name(
+        &mut self,
+        message: Message,
+        now: Duration,
+        content: &dyn Content,
+    ) -> Result<Option<Timestamp>, Rejected> {
+        let node = self.options.node;
+        match message {
+            Message::Heartbeat(heartbeat) if heartbeat.life != self.life => {
+                let (sent, delay) = (Duration::from_nanos(heartbeat.sent), self.options.stale_after);
+                self.origins.speak(node, heartbeat.life, sent, now, None, delay);
+            }
+            Message::Heartbeat(heartbeat) => self.is_cloned |= heartbeat.sequence > self.sequence,
+            Message::Delta(delta) if delta.life != self.life => return self.on_delta(node, delta, now, content),
+            _ => {}
         }
         Ok(None)
     }
@@ -423,19 +509,19 @@ impl Protocol {
         &mut self,
         from: NodeId,
         mut delta: Delta,
-        latest: u64,
+        now: Duration,
         content: &dyn Content,
     ) -> Result<Option<Timestamp>, Rejected> {
-        let (origin, incarnation, sequence) = (delta.origin, delta.incarnation, delta.sequence);
-        self.refute(from, origin, incarnation);
-        if origin == self.options.node || self.origins.holds(origin, incarnation, sequence) {
+        let (origin, life, sequence) = (delta.origin, delta.life, delta.sequence);
+        let is_own = origin == self.options.node && life == self.life;
+        if is_own || self.origins.holds(origin, life, sequence) {
             return Ok(None);
         }
+        // Whatever life it is of: to take it in never harms.
         let merged = self.merge(&delta.entries, content)?;
         self.counts.deltas_in += 1;
-        let counts = !merged.incomplete && incarnation <= latest;
-        if counts && is_tracked(&self.peers, &self.options.trust, origin) {
-            self.origins.delivered(origin, incarnation, sequence, merged.refused > 0);
+        if !merged.incomplete && is_tracked(&self.peers, &self.options, origin) {
+            self.origins.delivered(origin, life, sequence, merged.refused > 0, now);
         }
         let issued = Timestamp::from_nanos(delta.issued);
         if delta.hops > 0 {
@@ -448,33 +534,59 @@ impl Protocol {
     }
 
     fn on_heartbeat(&mut self, from: NodeId, heartbeat: Heartbeat, now: Duration, content: &dyn Content) {
-        let Heartbeat { sent, echo, incarnation, sequence, cutoff, root, origins, vouches, wants_reply } = heartbeat;
-        let is_equal = content.horizon() <= cutoff && cutoff <= content.cutoff().next() && content.root(cutoff) == root;
+        let Heartbeat {
+            sent, echo, life, sequence, wall, believed, twins, limits, horizon, line, cutoff, root, ..
+        } = heartbeat;
+        let Heartbeat { lines, stamps, origins, vouches, wants_reply, .. } = heartbeat;
         // It was sent after the heartbeat that it echoes: what it says was so then, or later.
-        let at = Some(Duration::from_nanos(echo.1)).filter(|at| echo.0 == self.incarnation && *at <= now);
+        let echoed = echo.iter().find(|(of, _)| *of == self.life).map(|(_, at)| Duration::from_nanos(*at));
+        let at = echoed.filter(|at| *at <= now);
+        let is_late = self.peers.get(&from).and_then(|peer| peer.echo.get(&life)).is_some_and(|(last, _)| *last > sent);
+        if !is_late {
+            let [wall, believed] = [wall, believed].map(Timestamp::from_nanos);
+            content.hear(from, Hearsay { wall, at: now, believed, lines, stamps, limits, horizon });
+        }
+        // A peer that has forgotten what counts here cannot be compared with.
+        let is_comparable = content.horizon() <= cutoff && cutoff <= content.cutoff().next();
+        let is_equal = is_comparable && horizon <= cutoff && content.root(cutoff) == root;
+        self.origins.speak(from, life, Duration::from_nanos(sent), now, at, self.options.stale_after);
+        if twins.iter().any(|(life, _)| *life == self.life) {
+            for (twin, age) in twins.into_iter().filter(|(life, _)| *life != self.life) {
+                let alive = at.unwrap_or(now).checked_sub(Duration::from_nanos(age));
+                self.origins.tell(self.options.node, twin, alive, now);
+            }
+        }
         let mut all = origins;
         if vouches {
-            all.push(Known { origin: from, incarnation, sequence, age: 0, is_partial: false });
+            all.push(Known { origin: from, life, sequence, age: 0, is_partial: false });
         }
-        self.refute(from, from, incarnation);
         let mut lacks = false;
         for known in &all {
-            let (origin, incarnation, sequence) = (known.origin, known.incarnation, known.sequence);
-            if origin == self.options.node {
-                self.on_own(from, incarnation, sequence, now);
-            } else if is_tracked(&self.peers, &self.options.trust, origin) {
+            let (origin, life, sequence) = (known.origin, known.life, known.sequence);
+            if origin == self.options.node && life == self.life {
+                self.on_own(from, life, sequence);
+            } else if is_tracked(&self.peers, &self.options, origin) {
+                let alive = at.and_then(|at| at.checked_sub(Duration::from_nanos(known.age)));
+                // Who may be a twin of this replica is said in so many words.
+                if origin != from && origin != self.options.node {
+                    self.origins.tell(origin, life, alive, now);
+                }
                 if is_equal && !known.is_partial {
-                    self.origins.reach(origin, incarnation, sequence);
+                    self.origins.reach(origin, life, sequence);
                 }
-                lacks |= self.origins.lacks(origin, incarnation, sequence);
-                if let Some(at) = at.and_then(|at| at.checked_sub(Duration::from_nanos(known.age))) {
-                    self.origins.hear(origin, incarnation, sequence, at);
-                }
+                lacks |= origin != self.options.node && self.origins.lacks(origin, life, sequence);
+                alive.into_iter().for_each(|at| self.origins.hear(origin, life, sequence, at));
             }
         }
         let had_caught_up = self.has_caught_up();
+        let has_heard = self.origins.heard(from, now, self.options.stale_after).is_some();
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.echo = peer.echo.max((incarnation, sent));
+        if !is_late {
+            peer.echo.insert(life, (sent, now));
+            let oldest = peer.echo.iter().min_by_key(|(_, (_, came))| *came).map(|(life, _)| *life);
+            oldest.filter(|_| peer.echo.len() > LIVES_MAX).into_iter().for_each(|life| _ = peer.echo.remove(&life));
+            peer.bins = Some((line, horizon));
+        }
         if is_equal {
             peer.has_agreed = true;
             peer.agreed = peer.agreed.max(at.filter(|_| vouches));
@@ -489,7 +601,7 @@ impl Protocol {
             let has_waited = now.saturating_sub(since) >= grace;
             let pause = heartbeat * if peer.fetching.is_empty() { 1 } else { PATIENCE };
             let is_idle = peer.compared.is_none_or(|at| now.saturating_sub(at) >= pause);
-            let is_urgent = self.origins.heard(from).is_none() && (lacks || !peer.has_agreed);
+            let is_urgent = !has_heard && (lacks || !peer.has_agreed);
             if is_idle && (has_waited || is_urgent) {
                 self.compare(from, now, content);
             }
@@ -503,33 +615,26 @@ impl Protocol {
         }
     }
 
-    /// Tells a peer that has been started anew, and does not know that it bore a later incarnation before.
-    fn refute(&mut self, from: NodeId, origin: NodeId, incarnation: u64) {
-        let heard = self.peers.get(&from).map(|peer| peer.echo.0);
-        let later = heard.max(self.origins.incarnation(origin)).filter(|known| from == origin && *known > incarnation);
-        if let Some(later) = later {
-            self.send(from, &Message::Held { incarnation: later, sequence: 0 });
+    /// A peer has told what it knows of this life.
+    fn on_own(&mut self, from: NodeId, life: Life, sequence: u64) {
+        if life != self.life {
+            return;
         }
-    }
-
-    /// A peer has told what it knows of this replica.
-    fn on_own(&mut self, from: NodeId, incarnation: u64, sequence: u64, now: Duration) {
-        if incarnation > self.incarnation {
-            // The clock went back, and the disk was lost: what is issued now must not be taken for what was then.
-            let is_due = self.renewed.is_none_or(|at| now.saturating_sub(at) >= RENEWAL_PERIOD);
-            if is_due {
-                self.renewed = Some(now);
-                self.incarnation = later_than(incarnation, self.incarnation);
-                self.sequence = 0;
-            }
+        if sequence > self.sequence {
+            // This one has issued no such delta: a process that was cloned from this one has.
+            self.is_cloned = true;
         } else if let Some(peer) = self.peers.get_mut(&from) {
-            peer.holds = peer.holds.max(Some((incarnation, sequence)));
+            let held = peer.holds.filter(|(of, _)| *of == life).map_or(0, |(_, held)| held);
+            peer.holds = Some((life, sequence.max(held)));
         }
     }
 
     /// Does what is due. To be called several times within a heartbeat.
     pub(crate) fn tick(&mut self, now: Duration, content: &dyn Content) {
         let is_mesh = self.peers.len() <= MESH_MAX;
+        if content.has_news() {
+            self.peers.values_mut().for_each(|peer| peer.next_heartbeat = now);
+        }
         let due: Vec<NodeId> =
             self.peers.iter().filter(|(_, peer)| peer.next_heartbeat <= now).map(|(id, _)| *id).collect();
         if is_mesh {
@@ -545,16 +650,17 @@ impl Protocol {
             let next = now + self.options.heartbeat;
             self.peers.values_mut().for_each(|peer| peer.next_heartbeat = next);
         }
-        let told: Vec<(NodeId, (u64, u64))> = self
+        self.note_twins(now);
+        let told: Vec<(NodeId, (Life, u64))> = self
             .peers
             .iter()
-            .filter_map(|(id, peer)| Some((*id, self.origins.reached(*id).filter(|held| Some(*held) > peer.told)?)))
+            .filter_map(|(id, peer)| Some((*id, self.origins.reached(*id).filter(|held| Some(*held) != peer.told)?)))
             .collect();
         for (to, held) in told {
             if let Some(peer) = self.peers.get_mut(&to) {
                 peer.told = Some(held);
             }
-            self.send(to, &Message::Held { incarnation: held.0, sequence: held.1 });
+            self.send(to, &Message::Held { life: held.0, sequence: held.1 });
         }
         self.allow(now, content);
         let patience = self.options.heartbeat * PATIENCE;
@@ -566,23 +672,79 @@ impl Protocol {
         }
     }
 
+    /// Notices of which names several lives speak.
+    fn note_twins(&mut self, now: Duration) {
+        self.origins.live(self.options.node, self.life, self.sequence, now);
+        let window = self.options.stale_after;
+        let twins: BTreeSet<NodeId> =
+            self.origins.nodes().filter(|node| !self.origins.twins(*node, now, window).is_empty()).collect();
+        let new: Vec<NodeId> = twins.difference(&self.twins).copied().collect();
+        self.counts.twins += new.len() as u64;
+        self.new_twins.extend(new);
+        self.twins = twins;
+    }
+
+    /// From which bin on contents are compared with a peer: the first that counts here or there, of which nothing has been
+    /// forgotten here nor there.
+    fn cutoff_with(&self, peer: NodeId, content: &dyn Content) -> Bin {
+        let (own, bins) = (content.cutoff(), self.peers.get(&peer).and_then(|peer| peer.bins));
+        let (line, horizon) = bins.unwrap_or((own, content.horizon()));
+        own.min(line).max(content.horizon()).max(horizon.min(own))
+    }
+
     fn send_heartbeat(&mut self, to: NodeId, now: Duration, content: &dyn Content, wants_reply: bool) {
         let period = self.options.heartbeat;
-        let cutoff = content.cutoff();
+        let cutoff = self.cutoff_with(to, content);
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.next_heartbeat = now + period;
-        let echo = peer.echo;
+        // Of a life that has gone nobody waits for an answer.
+        let stale_after = self.options.stale_after;
+        peer.echo.retain(|_, (_, came)| now.saturating_sub(*came) <= stale_after);
+        let echo = peer.echo.iter().map(|(life, (sent, _))| (*life, *sent)).collect();
         let origins = match &self.options.trust {
-            Trust::Issuers(issuers) => self.origins.known(issuers, now),
+            Trust::Issuers(issuers) => {
+                // It vouches for itself elsewhere, or not.
+                let others = issuers.iter().filter(|issuer| **issuer != self.options.node);
+                self.origins.known(others, now, self.options.stale_after)
+            }
             Trust::Anchors { .. } | Trust::Nothing => Vec::new(),
         };
-        let (incarnation, sequence) = self.position();
+        let (life, sequence) = self.position();
+        let age = |age: Duration| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let twins = self.origins.twins(to, now, self.options.stale_after).into_iter();
+        let twins = twins.map(|(life, alive)| (life, age(alive))).collect();
+        let mut lines = content.lines();
+        lines.truncate(LINES_MAX);
+        let stamps = content.stamps();
+        let (wall, believed) = (content.wall().as_nanos(), content.believed().as_nanos());
+        let limits = content.limits();
+        let (horizon, line) = (content.horizon(), content.cutoff());
         let vouches = self.has_caught_up();
         // What was issued before this is in the sum.
         let root = content.root(cutoff);
         let sent = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let heartbeat = Heartbeat { sent, echo, incarnation, sequence, cutoff, root, origins, vouches, wants_reply };
-        self.send(to, &Message::Heartbeat(heartbeat));
+        self.send(
+            to,
+            &Message::Heartbeat(Heartbeat {
+                sent,
+                echo,
+                life,
+                sequence,
+                wall,
+                believed,
+                lines,
+                stamps,
+                twins,
+                limits,
+                horizon,
+                line,
+                cutoff,
+                root,
+                origins,
+                vouches,
+                wants_reply,
+            }),
+        );
     }
 
     fn send(&mut self, to: NodeId, message: &Message) {
@@ -620,38 +782,14 @@ impl Protocol {
     }
 }
 
-/// The low bits of an incarnation are those of the start, and no other start has them.
-const BITS_OF_THE_START: u32 = 24;
-
-/// An incarnation that is later than one that peers remember, and is no other start's: another life may have been told of
-/// the same one.
-fn later_than(remembered: u64, own: u64) -> u64 {
-    let start = own & ((1 << BITS_OF_THE_START) - 1);
-    ((remembered >> BITS_OF_THE_START) + 1) << BITS_OF_THE_START | start
-}
-
-fn is_tracked(peers: &BTreeMap<NodeId, Peer>, trust: &Trust, origin: NodeId) -> bool {
-    match trust {
-        Trust::Issuers(issuers) => issuers.contains(&origin) || peers.contains_key(&origin),
-        Trust::Anchors { .. } | Trust::Nothing => peers.contains_key(&origin),
-    }
+/// Whether it matters how much of what a replica issued is held. Of another life of this one it does, too.
+fn is_tracked(peers: &BTreeMap<NodeId, Peer>, options: &Replication, origin: NodeId) -> bool {
+    let is_issuer = matches!(&options.trust, Trust::Issuers(issuers) if issuers.contains(&origin));
+    is_issuer || origin == options.node || peers.contains_key(&origin)
 }
 
 fn encoded(rows: &Rows, items: &[Item]) -> Option<Vec<u8>> {
     let mut entries = Vec::new();
     codec::encode_entries(rows, items, &mut entries).ok()?;
     Some(entries)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_lives_that_are_told_of_the_same_one_take_different_ones() {
-        let remembered = 0x5555_0012_3456;
-        let (one, two) = (later_than(remembered, 0x1111_0000_0001), later_than(remembered, 0x1111_0000_0002));
-        assert!(one > remembered && two > remembered && one != two);
-        assert!(later_than(one, 0x1111_0000_0002) > one);
-    }
 }
