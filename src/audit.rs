@@ -51,7 +51,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Actor, Channel, InitiatingEntity};
+use crate::model::{Actor, Channel, Claim, InitiatingEntity};
 use crate::storage::{open_regular, sync_parent};
 
 /// One decision: what was asked, by whom, and what became of it.
@@ -92,6 +92,10 @@ pub struct AuditRecord {
     /// The maximum age of credentials that was set, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age_secs: Option<u64>,
+    /// The claim that the epoch or the maximum age compares: every credential of the target without a valid one is denied,
+    /// however young it is. In the output, the list of the claims [of which any one serves](Claim::any_of).
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "any_of")]
+    pub requires: Option<Claim>,
     /// By how many seconds the epoch lies beyond what the boot clock bears out: people who log in are locked out until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beyond_borne_out_secs: Option<u64>,
@@ -132,6 +136,7 @@ impl AuditRecord {
             pending: false,
             beyond_borne_out_secs: None,
             max_age_secs: None,
+            requires: None,
             until: None,
             reason: reason.into(),
             note: None,
@@ -141,6 +146,10 @@ impl AuditRecord {
             connectors: Vec::new(),
         }
     }
+}
+
+fn any_of<S: serde::Serializer>(claim: &Option<Claim>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(claim.iter().flat_map(|claim| claim.any_of()).map(|claim| claim.as_str()))
 }
 
 /// The time as RFC 3339 with milliseconds; years outside 1970 to 9999 give the nearest inside.
@@ -688,6 +697,7 @@ impl AuditSink for TracingSink {
             target.issuer = record.target.issuer,
             effect = record.effect,
             epoch = record.epoch,
+            requires = record.requires.map(|claim| claim.as_str()),
             until = record.until,
             reason = record.reason,
             note = record.note,

@@ -59,11 +59,12 @@ impl Claim {
         Self::SessionStart,
         Self::ExpiresAt,
     ];
-}
 
-impl fmt::Display for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// Returns the name of the claim: that of the standard where it registers one for a time, the name of the kind of
+    /// subject otherwise.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Token => "token",
             Self::Session => "session",
             Self::Family => "family",
@@ -75,9 +76,55 @@ impl fmt::Display for Claim {
             Self::Issuer => "issuer",
             Self::IssuedAt => "iat",
             Self::AuthTime => "auth_time",
-            Self::SessionStart => "session start",
+            Self::SessionStart => "session_start",
             Self::ExpiresAt => "exp",
-        })
+        }
+    }
+
+    /// Returns the claims of which any one satisfies an epoch or an age that [requires](crate::Denial::requires) this claim,
+    /// in order of precedence.
+    ///
+    /// A re-authenticate epoch requires `auth_time`, and compares the session start or `iat` where a credential has none. Any
+    /// other claim is alone. [`Options::require_claim`](crate::Options::require_claim) always means the claim itself.
+    ///
+    /// ```
+    /// use rescind::Claim;
+    ///
+    /// assert_eq!(Claim::AuthTime.any_of(), [Claim::AuthTime, Claim::SessionStart, Claim::IssuedAt]);
+    /// assert_eq!(Claim::IssuedAt.any_of(), [Claim::IssuedAt]);
+    /// ```
+    #[must_use]
+    pub const fn any_of(self) -> &'static [Self] {
+        match self {
+            Self::Token => &[Self::Token],
+            Self::Session => &[Self::Session],
+            Self::Family => &[Self::Family],
+            Self::User => &[Self::User],
+            Self::Client => &[Self::Client],
+            Self::Device => &[Self::Device],
+            Self::Group => &[Self::Group],
+            Self::Tenant => &[Self::Tenant],
+            Self::Issuer => &[Self::Issuer],
+            Self::IssuedAt => &[Self::IssuedAt],
+            Self::AuthTime => &[Self::AuthTime, Self::SessionStart, Self::IssuedAt],
+            Self::SessionStart => &[Self::SessionStart],
+            Self::ExpiresAt => &[Self::ExpiresAt],
+        }
+    }
+
+    /// Returns [`any_of`](Self::any_of) for people: "auth_time, session_start or iat".
+    pub(crate) fn alternatives(self) -> String {
+        let names: Vec<&str> = self.any_of().iter().map(|claim| claim.as_str()).collect();
+        match names.split_last() {
+            Some((last, others @ [_, ..])) => format!("{} or {last}", others.join(", ")),
+            _ => names.concat(),
+        }
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -471,6 +518,16 @@ impl<'a> Credential<'a> {
             (Some(authenticated), Some(issued)) => authenticated.min(issued),
             (_, None) | (None, _) => Timestamp::MIN,
         }
+    }
+
+    /// The claim of which a re-authenticate epoch finds none that serves; none if it finds one.
+    pub(crate) fn missing_authentication(&self) -> Option<Claim> {
+        self.authenticated_at().is_none().then_some(Claim::AuthTime)
+    }
+
+    /// `iat`, if the credential has no valid one: a reissue epoch and an age require it.
+    pub(crate) fn missing_issuance(&self) -> Option<Claim> {
+        self.issued_at.time().is_none().then_some(Claim::IssuedAt)
     }
 
     /// The id that the credential names of a kind; of `Group`, none: a credential names several.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::credential::Claim;
 use super::epochs::{Epochs, Mark};
 use super::identity::{Digest, Identity, Locator};
 use super::marks::{Life, Marks};
@@ -222,6 +223,16 @@ impl WideEntry {
     /// All epochs.
     pub(crate) fn epochs(&self) -> impl Iterator<Item = &Mark> {
         self.reauthenticate.iter().chain(self.reissue.iter())
+    }
+
+    /// The claim that every credential must bring to satisfy all that it holds; none if it compares nothing.
+    pub(crate) fn requires(&self) -> Option<Claim> {
+        let compares_issuance = self.reissue.iter().len() > 0 || self.age().is_some() || self.floor > Timestamp::MIN;
+        if compares_issuance {
+            // It serves a re-authenticate epoch as well.
+            return Some(Claim::IssuedAt);
+        }
+        (self.reauthenticate.iter().len() > 0).then_some(Claim::AuthTime)
     }
 
     fn latest_mark(&self) -> Timestamp {

@@ -61,7 +61,9 @@ impl Policy {
             return Some(Denial::of_policy(Effect::Expired));
         }
         let limit = self.max_age_in(tenant)?;
-        (now.saturating_since(credential.oldest_time()) > limit).then(|| Denial::of_policy(Effect::TooOld { limit }))
+        let is_too_old = now.saturating_since(credential.oldest_time()) > limit;
+        let missing = credential.missing_issuance();
+        is_too_old.then(|| Denial { missing, ..Denial::of_policy(Effect::TooOld { limit }) })
     }
 
     /// Whether a quick look settles that no rule [denies](Self::denies) the credential.

@@ -113,7 +113,7 @@ impl Row {
     /// The denial of whatever names this subject.
     pub(crate) fn denial(&self) -> Denial {
         let reason = Reason::from(self.reason);
-        Denial { subject: self.shape(), effect: Effect::Revoked, since: Some(self.at), reason }
+        Denial { subject: self.shape(), effect: Effect::Revoked, since: Some(self.at), reason, missing: None }
     }
 }
 

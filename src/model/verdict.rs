@@ -24,11 +24,13 @@ pub enum Verdict {
     Clear,
     /// It is dead. Answer 401 with `invalid_token` (RFC 6750 section 3.1).
     Revoked(Denial),
-    /// This replica cannot say. The default answer is 503 with `Retry-After`: not 401, and no cookie is cleared.
+    /// There is no verdict; no cookie is cleared. If the [cause lies with the credential](Cause::lies_with_credential), the
+    /// default answer is 401 with `invalid_token`, because no retry helps; otherwise 503 with `Retry-After`, not 401.
     Unknown(Cause),
 }
 
-/// Why a credential is dead: which subject, which effect, since when, and for what reason.
+/// Why a credential is dead: which subject, which effect, since when, and for what reason; and which claim it lacks, if it
+/// is dead for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -41,6 +43,11 @@ pub struct Denial {
     pub since: Option<Timestamp>,
     /// Why.
     pub reason: Reason,
+    /// The claim whose absence made the denial: the epoch or the age [requires](Denial::requires) it, and the credential
+    /// has no valid one, nor any [that serves instead](Claim::any_of).
+    ///
+    /// If it is set, logging in again does not help: the issuer must send the claim, or the service must pass it on.
+    pub missing: Option<Claim>,
 }
 
 /// What holds a credential dead.
@@ -53,19 +60,22 @@ pub enum Effect {
     Revoked,
     /// The user, client, device or tenant is disabled until enabled again.
     Disabled,
-    /// It was authenticated at or before this epoch, or does not say when: the person must log in again.
+    /// It was authenticated at or before this epoch: the person must log in again. Or it does not say when, and
+    /// [`Denial::missing`] names the claim.
     Reauthenticate {
         /// The epoch.
         epoch: Timestamp,
     },
-    /// It was issued at or before this epoch, or does not say when: a refreshed token will do.
+    /// It was issued at or before this epoch: a refreshed token will do. Or it does not say when, and [`Denial::missing`]
+    /// names the claim.
     Reissue {
         /// The epoch.
         epoch: Timestamp,
     },
     /// A revocation was made while the time was in doubt: until that is settled, every credential of the subject is dead.
     Pending,
-    /// It is older than the maximum credential age, or does not say how old it is.
+    /// It is older than the maximum credential age. Or it does not say how old it is, and [`Denial::missing`] names the
+    /// claim.
     TooOld {
         /// The maximum age.
         limit: Duration,
@@ -76,7 +86,7 @@ pub enum Effect {
     FromTheFuture,
 }
 
-/// Why a replica cannot say.
+/// Why there is no verdict. It [lies with the credential](Cause::lies_with_credential), or with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -101,7 +111,63 @@ pub enum Cause {
 
 impl Denial {
     pub(crate) const fn of_policy(effect: Effect) -> Self {
-        Self { subject: None, effect, since: None, reason: Reason::Policy }
+        Self { subject: None, effect, since: None, reason: Reason::Policy, missing: None }
+    }
+
+    /// Returns the claim that the epoch or the age behind this denial requires of every credential, whether this one has it
+    /// or not; none if nothing is compared. Of some claims, [others serve](Claim::any_of) as well.
+    #[must_use]
+    pub const fn requires(&self) -> Option<Claim> {
+        if self.is_by_age() { Some(Claim::IssuedAt) } else { self.effect.requires() }
+    }
+
+    /// Whether a maximum age denies, or did before it was made longer. The latter is an epoch that nobody decided on.
+    pub(crate) const fn is_by_age(&self) -> bool {
+        let is_floor = matches!(self.effect, Effect::Reauthenticate { .. }) && self.since.is_none();
+        matches!(self.effect, Effect::TooOld { .. }) || is_floor
+    }
+}
+
+impl Effect {
+    /// The claim that is compared.
+    pub(crate) const fn requires(&self) -> Option<Claim> {
+        match self {
+            Self::Reauthenticate { .. } => Some(Claim::AuthTime),
+            Self::Reissue { .. } | Self::TooOld { .. } => Some(Claim::IssuedAt),
+            Self::Revoked | Self::Disabled | Self::Pending | Self::Expired | Self::FromTheFuture => None,
+        }
+    }
+}
+
+impl Cause {
+    /// Returns true if the cause lies with the credential: it lacks a required claim, brings a malformed one, or names
+    /// another tenant. No retry helps then; the same credential gets the same answer until somebody changes it. Any other
+    /// cause lies with the store, and passes.
+    ///
+    /// ```
+    /// use rescind::{Credential, Store, Verdict};
+    ///
+    /// let store = Store::in_memory();
+    /// let Verdict::Unknown(cause) = store.check(&Credential::new().user("")) else { panic!() };
+    /// assert!(cause.lies_with_credential()); // 401
+    /// store.close()?;
+    /// let Verdict::Unknown(cause) = store.check(&Credential::new().user("alice")) else { panic!() };
+    /// assert!(!cause.lies_with_credential()); // 503
+    /// # Ok::<(), rescind::CloseError>(())
+    /// ```
+    #[must_use]
+    pub const fn lies_with_credential(self) -> bool {
+        self.claim().is_some()
+    }
+
+    /// Returns the claim at fault where the [cause lies with the credential](Self::lies_with_credential).
+    #[must_use]
+    pub const fn claim(self) -> Option<Claim> {
+        match self {
+            Self::MissingClaim(claim) | Self::MalformedClaim(claim) => Some(claim),
+            Self::ForeignTenant => Some(Claim::Tenant),
+            Self::Clock | Self::Bootstrapping | Self::Stale | Self::Closed => None,
+        }
     }
 }
 
@@ -109,7 +175,8 @@ impl NarrowEntry {
     /// The denial of whatever names this subject.
     pub(crate) fn verdict(&self, subject: Shape) -> Option<Denial> {
         let (at, cause) = self.denials.latest_standing()?;
-        Some(Denial { subject: Some(subject), effect: Effect::Revoked, since: Some(*at), reason: cause.reason })
+        let (subject, since) = (Some(subject), Some(*at));
+        Some(Denial { subject, effect: Effect::Revoked, since, reason: cause.reason, missing: None })
     }
 }
 
@@ -135,25 +202,29 @@ impl WideEntry {
     ) -> Option<Denial> {
         let subject = Some(subject);
         if let Some((at, cause)) = self.blocks.latest_standing() {
-            return Some(Denial { subject, effect: Effect::Disabled, since: Some(*at), reason: cause.reason });
+            let since = Some(*at);
+            return Some(Denial { subject, effect: Effect::Disabled, since, reason: cause.reason, missing: None });
         }
-        let bound = |epochs: &Epochs, time: Option<Timestamp>, effect: fn(Timestamp) -> Effect| {
+        let bound = |epochs: &Epochs, time: Option<Timestamp>, missing, effect: fn(Timestamp) -> Effect| {
             let mark = denying(epochs, time, claimant)?;
-            let effect = if mark.is_pending() { Effect::Pending } else { effect(mark.epoch) };
-            Some(Denial { subject, effect, since: Some(mark.at), reason: mark.cause.reason })
+            // While it waits for its time it binds every credential, whatever that brings.
+            let (effect, missing) =
+                if mark.is_pending() { (Effect::Pending, None) } else { (effect(mark.epoch), missing) };
+            Some(Denial { subject, effect, since: Some(mark.at), reason: mark.cause.reason, missing })
         };
-        bound(&self.reauthenticate, credential.authenticated_at(), |epoch| Effect::Reauthenticate { epoch })
-            .or_else(|| bound(&self.reissue, credential.issued_at.time(), |epoch| Effect::Reissue { epoch }))
+        let (authenticated, no_authentication) = (credential.authenticated_at(), credential.missing_authentication());
+        let (issued, no_issuance) = (credential.issued_at.time(), credential.missing_issuance());
+        let by_age = |effect| Denial { subject, missing: no_issuance, ..Denial::of_policy(effect) };
+        bound(&self.reauthenticate, authenticated, no_authentication, |epoch| Effect::Reauthenticate { epoch })
+            .or_else(|| bound(&self.reissue, issued, no_issuance, |epoch| Effect::Reissue { epoch }))
             .or_else(|| {
                 let is_below = self.floor > Timestamp::MIN && credential.oldest_time() <= self.floor;
-                let effect = Effect::Reauthenticate { epoch: self.floor };
-                is_below.then_some(Denial { subject, effect, since: None, reason: Reason::Policy })
+                is_below.then(|| by_age(Effect::Reauthenticate { epoch: self.floor }))
             })
             .or_else(|| {
                 let limit = Duration::from_nanos(self.age()?);
                 let age = claimant.now().saturating_since(credential.oldest_time());
-                let effect = Effect::TooOld { limit };
-                (age > limit).then_some(Denial { subject, effect, since: None, reason: Reason::Policy })
+                (age > limit).then(|| by_age(Effect::TooOld { limit }))
             })
     }
 
@@ -185,7 +256,22 @@ impl fmt::Display for Denial {
         if let Some(subject) = self.subject {
             write!(f, "{subject} ")?;
         }
-        write!(f, "{}", self.effect)?;
+        match (self.missing, self.effect) {
+            (None, effect) => write!(f, "{effect}")?,
+            // "Log in again" and "older than" would be wrong: the one does not help, the other is not known.
+            (Some(claim), Effect::TooOld { limit }) => {
+                let limit = humantime::format_duration(limit);
+                write!(
+                    f,
+                    "denied for lack of a valid {}, which a maximum age of {limit} requires",
+                    claim.alternatives()
+                )?;
+            }
+            (Some(claim), _) => {
+                let rule = if self.is_by_age() { "a maximum age that was set before" } else { "an epoch" };
+                write!(f, "denied for lack of a valid {}, which {rule} requires", claim.alternatives())?;
+            }
+        }
         if let Some(since) = self.since {
             write!(f, " since {since} ({})", self.reason)?;
         }

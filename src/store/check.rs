@@ -276,7 +276,7 @@ impl Shared {
             let now = now();
             shown = seen.min(now);
             if self.is_clock_behind(now) {
-                return Verdict::Unknown(Cause::Clock);
+                return Verdict::Unknown(self.fault(presented).unwrap_or(Cause::Clock));
             }
             if let Some(denial) = self.policy.denies(presented.credential, presented.tenant(), now, self.expired()) {
                 return Verdict::Revoked(denial);
@@ -327,15 +327,16 @@ impl Shared {
         });
     }
 
-    /// Why "nothing denies it" is not enough to let it in.
+    /// Why "nothing denies it" is not enough to let it in. What lies with the credential takes precedence: it is what is left
+    /// once the store can say again.
     #[inline(never)]
     fn doubt(&self, presented: Presented<'_>) -> Option<Cause> {
-        if self.is_closed() {
-            return Some(Cause::Closed);
-        }
-        if let Some(cause) = self.gate.doubt(|| self.clock.boot()) {
-            return Some(cause);
-        }
+        let of_store = || if self.is_closed() { Some(Cause::Closed) } else { self.gate.doubt(|| self.clock.boot()) };
+        self.fault(presented).or_else(of_store)
+    }
+
+    /// What is wrong with the credential itself: a claim that is malformed, or missing.
+    fn fault(&self, presented: Presented<'_>) -> Option<Cause> {
         let malformed = presented.credential.malformed_claim().map(Cause::MalformedClaim);
         let missing = || self.policy.missing_claim(presented.credential, presented.supplied.is_some());
         malformed.or_else(|| missing().map(Cause::MissingClaim))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Digest, Effect, Entry, EntryCause, Epochs, InvalidSubject, Item, Marks, Reason, Shape, Subject, Timestamp,
+    Claim, Digest, Effect, Entry, EntryCause, Epochs, InvalidSubject, Item, Marks, Reason, Shape, Subject, Timestamp,
 };
 
 use super::Store;
@@ -33,6 +33,9 @@ pub struct Explanation {
 pub struct Fact {
     /// What it does.
     pub effect: Effect,
+    /// The claim that it compares: a credential without a valid one, or one [that serves instead](Claim::any_of), is denied
+    /// however young it is. None if it compares nothing.
+    pub requires: Option<Claim>,
     /// When it was decided.
     pub since: Timestamp,
     /// Why.
@@ -54,15 +57,15 @@ impl Explanation {
 
     fn of(item: Item) -> Self {
         let mut facts = Vec::new();
-        let mut add = |effect, since, cause: &EntryCause, spared_sessions, undone| {
+        let mut add = |effect, requires, since, cause: &EntryCause, spared_sessions, undone| {
             let actor = cause.actor.clone();
-            facts.push(Fact { effect, since, reason: cause.reason, actor, spared_sessions, undone });
+            facts.push(Fact { effect, requires, since, reason: cause.reason, actor, spared_sessions, undone });
         };
         let mut add_denials = |denials: &Marks<EntryCause>, effect: Effect| {
             for record in denials.iter() {
                 // What arrived as no more than an undo says nothing of a decision.
                 if let Some((at, cause)) = &record.mark {
-                    add(effect, *at, cause, 0, record.standing().is_none());
+                    add(effect, None, *at, cause, 0, record.standing().is_none());
                 }
             }
         };
@@ -75,8 +78,9 @@ impl Explanation {
                 add_denials(&entry.blocks, Effect::Disabled);
                 let mut add_epochs = |epochs: &Epochs, effect: fn(Timestamp) -> Effect| {
                     for mark in epochs.iter() {
-                        let effect = if mark.is_pending() { Effect::Pending } else { effect(mark.epoch) };
-                        add(effect, mark.at, &mark.cause, mark.spared.len(), false);
+                        let timed = effect(mark.epoch);
+                        let effect = if mark.is_pending() { Effect::Pending } else { timed };
+                        add(effect, timed.requires(), mark.at, &mark.cause, mark.spared.len(), false);
                     }
                 };
                 add_epochs(&entry.reauthenticate, |epoch| Effect::Reauthenticate { epoch });
@@ -84,12 +88,14 @@ impl Explanation {
                 for record in entry.ages.iter() {
                     if let Some((at, age)) = &record.mark {
                         let limit = Duration::from_nanos(age.nanos);
-                        add(Effect::TooOld { limit }, *at, &age.cause, 0, record.standing().is_none());
+                        let effect = Effect::TooOld { limit };
+                        add(effect, effect.requires(), *at, &age.cause, 0, record.standing().is_none());
                     }
                 }
                 if entry.floor > Timestamp::MIN {
                     let cause = EntryCause { reason: Reason::Policy, actor: None };
-                    add(Effect::Reauthenticate { epoch: entry.floor }, entry.floor, &cause, 0, false);
+                    let (effect, requires) = (Effect::Reauthenticate { epoch: entry.floor }, Some(Claim::IssuedAt));
+                    add(effect, requires, entry.floor, &cause, 0, false);
                 }
                 None
             }

@@ -119,7 +119,9 @@ impl Shared {
         // One alone is checked this way so that there is one caller of the other, of which every instruction counts.
         self.check_many(&[credential.borrowed()], &mut verdicts);
         match verdicts.pop() {
-            Some(verdict @ (Verdict::Revoked(_) | Verdict::Unknown(Cause::Closed))) => Some(verdict),
+            Some(verdict @ Verdict::Revoked(_)) => Some(verdict),
+            // Whatever else is wrong with the credential: nobody would be told any more.
+            _ if self.is_closed() => Some(Verdict::Unknown(Cause::Closed)),
             _ => None,
         }
     }

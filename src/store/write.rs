@@ -569,6 +569,7 @@ impl Shared {
                 let mark = reauthenticate.or(entry.reissue.iter().find(|mark| mark.issuer.is_none()));
                 record.epoch = mark.filter(|mark| !mark.is_pending()).map(|mark| mark.epoch.to_string());
                 record.pending = entry.is_pending();
+                record.requires = entry.requires();
                 record.max_age_secs = entry.age().map(|nanos| Duration::from_nanos(nanos).as_secs());
                 let beyond = mark.and_then(|mark| time.beyond(mark.epoch));
                 record.beyond_borne_out_secs = beyond.map(|beyond| beyond.as_secs());
@@ -601,6 +602,9 @@ impl Shared {
             AuditRecord::new(sequence, time.wall.into(), Action::Settle, target, Reason::Unspecified.as_str());
         record.target.label = item.label.as_deref().map(str::to_owned);
         record.epoch = Some(time.believed.to_string());
+        if let Entry::Wide(entry) = &item.entry {
+            record.requires = entry.requires();
+        }
         record
     }
 
