@@ -21,6 +21,7 @@
 //! match store.check(&credential) {
 //!     Verdict::Clear => { /* serve it */ }
 //!     Verdict::Revoked(denial) => println!("401: {denial}"),
+//!     Verdict::Unknown(cause) if cause.lies_with_credential() => println!("401: {cause}"),
 //!     Verdict::Unknown(cause) => println!("503, Retry-After: {cause}"),
 //! }
 //!

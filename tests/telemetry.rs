@@ -150,10 +150,10 @@ fn they_say_what_the_store_counts() {
     assert_eq!(kept.gauge("rescind_replica_age_seconds{}"), f64::INFINITY, "it has never held all that its peer holds");
     assert_eq!(kept.gauge("rescind_replica_peers{}"), 1.0);
     assert_eq!(kept.gauge("rescind_follower_fresh{}"), 0.0, "no fresher than its writer");
-    assert_eq!(kept.counter("rescind_verdicts_total{verdict=revoked,why=revoked}"), 1);
-    assert_eq!(kept.counter("rescind_verdicts_total{verdict=revoked,why=reauthenticate}"), 1);
-    assert_eq!(kept.counter("rescind_verdicts_total{verdict=unknown,why=bootstrapping}"), 1);
-    assert_eq!(kept.counter("rescind_verdicts_total{verdict=unknown,why=malformed_claim}"), 1);
+    assert_eq!(kept.counter("rescind_verdicts_total{verdict=revoked,why=revoked,of=,claim=}"), 1);
+    assert_eq!(kept.counter("rescind_verdicts_total{verdict=revoked,why=reauthenticate,of=,claim=auth_time}"), 1);
+    assert_eq!(kept.counter("rescind_verdicts_total{verdict=unknown,why=bootstrapping,of=store,claim=}"), 1);
+    assert_eq!(kept.counter("rescind_verdicts_total{verdict=unknown,why=malformed_claim,of=credential,claim=user}"), 1);
 }
 
 #[test]
@@ -190,8 +190,8 @@ fn middleware_counts_what_it_answers() {
         store.close().unwrap();
         assert_eq!(guard.check(&Credential::new()), Err(rescind::service::Refusal::Unknown(rescind::Cause::Closed)));
     });
-    assert_eq!(kept.counter("rescind_verdicts_total{verdict=clear,why=}"), 1);
-    assert_eq!(kept.counter("rescind_verdicts_total{verdict=unknown,why=closed}"), 1);
+    assert_eq!(kept.counter("rescind_verdicts_total{verdict=clear,why=,of=,claim=}"), 1);
+    assert_eq!(kept.counter("rescind_verdicts_total{verdict=unknown,why=closed,of=store,claim=}"), 1);
 }
 
 /// The expressions of all panels.

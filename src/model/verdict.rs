@@ -317,7 +317,9 @@ mod tests {
     fn what_people_read() {
         let at = Timestamp::from_nanos(1_700_000_000_123_000_000);
         let subject = Some(Shape { kind: Kind::User, in_tenant: true, at_issuer: false });
-        let denial = |effect, since| Denial { subject, effect, since, reason: Reason::Offboarding };
+        let denial = |effect, since| Denial { subject, effect, since, reason: Reason::Offboarding, missing: None };
+        let lacking = |claim, denial| Denial { missing: Some(claim), ..denial };
+        let limit = Duration::from_secs(900);
         let read = [
             (Verdict::Clear.to_string(), "clear"),
             (Verdict::Unknown(Cause::Closed).to_string(), "unknown: the store is closed"),
@@ -327,6 +329,19 @@ mod tests {
             ),
             (denial(Effect::Revoked, None).to_string(), "user in tenant revoked"),
             (Denial::of_policy(Effect::Expired).to_string(), "expired"),
+            (
+                lacking(Claim::AuthTime, denial(Effect::Reauthenticate { epoch: at }, Some(at))).to_string(),
+                "user in tenant denied for lack of a valid auth_time, session_start or iat, which an epoch requires since \
+                 2023-11-14T22:13:20.123Z (offboarding)",
+            ),
+            (
+                lacking(Claim::IssuedAt, Denial::of_policy(Effect::TooOld { limit })).to_string(),
+                "denied for lack of a valid iat, which a maximum age of 15m requires",
+            ),
+            (
+                lacking(Claim::IssuedAt, denial(Effect::Reauthenticate { epoch: at }, None)).to_string(),
+                "user in tenant denied for lack of a valid iat, which a maximum age that was set before requires",
+            ),
             (Effect::Reauthenticate { epoch: at }.to_string(), "must log in again"),
             (Effect::Reissue { epoch: at }.to_string(), "needs a fresh token"),
             (Effect::TooOld { limit: Duration::from_secs(900) }.to_string(), "older than 15m"),

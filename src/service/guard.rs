@@ -1,5 +1,6 @@
 //! What all stacks share: who is let in, and what the others are told.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,10 @@ use crate::{Cause, Credential, Denial, Effect, Store, Verdict};
 pub enum Refusal {
     /// Its credential is dead.
     Revoked(Denial),
-    /// The store cannot say whether it is.
+    /// There is no verdict, and the [cause lies with the credential](Cause::lies_with_credential). No retry helps. Nothing
+    /// says that the session has ended: keep its cookies.
+    Invalid(Cause),
+    /// The store cannot say whether it is. A retry helps; keep the cookies.
     Unknown(Cause),
     /// The request has no verified claims: nobody has authenticated, or what verifies tokens does not stand before this.
     NoClaims,
@@ -24,7 +28,7 @@ impl Refusal {
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
-            Self::Revoked(_) | Self::NoClaims => 401,
+            Self::Revoked(_) | Self::Invalid(_) | Self::NoClaims => 401,
             Self::Unknown(_) => 503,
         }
     }
@@ -33,28 +37,43 @@ impl Refusal {
     #[must_use]
     pub const fn error(&self) -> Option<&'static str> {
         match self {
-            Self::Revoked(Denial { effect: Effect::TooOld { .. }, .. }) => Some("insufficient_user_authentication"),
-            Self::Revoked(_) => Some("invalid_token"),
+            Self::Revoked(denial) if too_old(denial).is_some() => Some("insufficient_user_authentication"),
+            Self::Revoked(_) | Self::Invalid(_) => Some("invalid_token"),
             Self::Unknown(_) => Some("temporarily_unavailable"),
             Self::NoClaims => None,
         }
     }
 
-    /// For people, and the same for all subjects: it names nobody.
+    /// Returns the `error_description`, for people. It is the same for all subjects: it may name a claim, and never what the
+    /// credential says in it.
     #[must_use]
-    pub const fn description(&self) -> &'static str {
-        match self {
-            Self::Revoked(denial) => match denial.effect {
-                Effect::TooOld { .. } => "authenticated too long ago: log in again",
-                Effect::Expired => "the token has expired",
-                Effect::FromTheFuture => "the token was issued in the future",
-                Effect::Reissue { .. } => "the token was revoked: refresh it",
-                Effect::Reauthenticate { .. } => "the token was revoked: log in again",
-                _ => "the token was revoked",
+    pub fn description(&self) -> Cow<'static, str> {
+        let text = match self {
+            Self::Revoked(denial) => match (denial.missing, denial.effect) {
+                (Some(claim), _) => {
+                    let rule = if denial.is_by_age() { "a maximum age" } else { "an epoch" };
+                    let claims = claim.alternatives();
+                    return format!("the token lacks a valid {claims}, which {rule} requires").into();
+                }
+                (None, Effect::TooOld { .. }) => "authenticated too long ago: log in again",
+                (None, Effect::Expired) => "the token has expired",
+                (None, Effect::FromTheFuture) => "the token was issued in the future",
+                (None, Effect::Reissue { .. }) => "the token was revoked: refresh it",
+                (None, Effect::Reauthenticate { .. }) => "the token was revoked: log in again",
+                (None, _) => "the token was revoked",
             },
+            Self::Invalid(Cause::MissingClaim(claim)) => {
+                return format!("the token lacks the required claim {claim}").into();
+            }
+            Self::Invalid(Cause::MalformedClaim(claim)) => {
+                return format!("the claim {claim} of the token is malformed").into();
+            }
+            Self::Invalid(Cause::ForeignTenant) => "the token is of another tenant",
+            Self::Invalid(_) => "the token cannot be judged",
             Self::Unknown(_) => "it is not known whether the token was revoked: try again",
             Self::NoClaims => "a token is needed",
-        }
+        };
+        text.into()
     }
 
     fn challenge(&self, realm: Option<&str>) -> Option<String> {
@@ -66,10 +85,21 @@ impl Refusal {
             parts.push(format!("error=\"{error}\""));
             parts.push(format!("error_description=\"{}\"", self.description()));
         }
-        if let Self::Revoked(Denial { effect: Effect::TooOld { limit }, .. }) = self {
+        if let Self::Revoked(denial) = self
+            && let Some(limit) = too_old(denial)
+        {
             parts.push(format!("max_age=\"{}\"", limit.as_secs()));
         }
         Some(if parts.is_empty() { "Bearer".to_owned() } else { format!("Bearer {}", parts.join(", ")) })
+    }
+}
+
+/// The maximum age that a new login satisfies. RFC 9470 has the client ask for one; that does not help where a claim is
+/// missing, and would be asked for again and again.
+const fn too_old(denial: &Denial) -> Option<Duration> {
+    match (denial.effect, denial.missing) {
+        (Effect::TooOld { limit }, None) => Some(limit),
+        _ => None,
     }
 }
 
@@ -77,6 +107,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Revoked(denial) => write!(f, "revoked: {denial}"),
+            Self::Invalid(cause) => write!(f, "invalid: {cause}"),
             Self::Unknown(cause) => write!(f, "unknown: {cause}"),
             Self::NoClaims => f.write_str("no verified claims"),
         }
@@ -121,7 +152,7 @@ pub struct Answer {
 ///             content_type: "text/html; charset=utf-8",
 ///             body: "<p>Your session has ended. <a href=\"/login\">Log in</a></p>".to_owned(),
 ///         },
-///         other => Page { content_type: "text/plain", body: other.description().to_owned() },
+///         other => Page { content_type: "text/plain", body: other.description().into_owned() },
 ///     });
 /// ```
 #[derive(Clone)]
@@ -192,6 +223,9 @@ impl Guard {
 
     /// Lets in credentials of which the store cannot say whether they are revoked, for some causes. Whoever was revoked and
     /// not heard of is let in, too: say for which causes you will answer for that. Default: none.
+    ///
+    /// A credential with which the [cause lies](Cause::lies_with_credential) is refused all the same, and `admits` is not
+    /// asked: to let in what lacks a claim, do not [require](crate::Options::require_claim) it.
     #[must_use]
     pub fn dangerously_admit_unknown(self, admits: fn(Cause) -> bool) -> Self {
         self.with(|inner| inner.admits_unknown = admits)
@@ -215,12 +249,32 @@ impl Guard {
     /// # Errors
     /// Why not.
     pub fn check(&self, credential: &Credential<'_>) -> Result<(), Refusal> {
-        let verdict = self.0.store.check(credential);
+        self.decide(self.0.store.check(credential))
+    }
+
+    /// Decides whether a verdict that was obtained elsewhere lets in: one of a [`TenantStore`](crate::TenantStore), or of
+    /// [`Store::check_many`]. With the feature `metrics`, it counts the verdict.
+    ///
+    /// ```
+    /// use rescind::service::{Guard, Refusal};
+    /// use rescind::{Cause, Credential, Store};
+    ///
+    /// let store = Store::in_memory();
+    /// let (guard, acme) = (Guard::new(&store), store.tenant("acme")?);
+    /// let verdict = acme.check(&Credential::new().user("bob").tenant("beta"));
+    /// assert_eq!(guard.decide(verdict), Err(Refusal::Invalid(Cause::ForeignTenant)));
+    /// # Ok::<(), rescind::InvalidSubject>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn decide(&self, verdict: Verdict) -> Result<(), Refusal> {
         #[cfg(feature = "metrics")]
         crate::telemetry::count(&verdict);
         match verdict {
             Verdict::Clear => Ok(()),
             Verdict::Revoked(denial) => Err(Refusal::Revoked(denial)),
+            Verdict::Unknown(cause) if cause.lies_with_credential() => Err(Refusal::Invalid(cause)),
             Verdict::Unknown(cause) if (self.0.admits_unknown)(cause) => Ok(()),
             Verdict::Unknown(cause) => Err(Refusal::Unknown(cause)),
         }
@@ -261,7 +315,7 @@ impl Guard {
     }
 
     /// What a refused gRPC request is answered: the status code, and the metadata. UNAUTHENTICATED (16) stands for 401,
-    /// UNAVAILABLE (14) for 503, as gRPC maps them.
+    /// UNAVAILABLE (14) for 503, as gRPC maps them. Only the latter tells clients to retry.
     #[cfg(any(feature = "tower", feature = "tonic"))]
     pub(super) fn grpc(&self, refusal: &Refusal) -> (i32, Vec<(&'static str, String)>) {
         let code = if let Refusal::Unknown(_) = refusal { 14 } else { 16 };
@@ -289,7 +343,7 @@ fn json(refusal: &Refusal) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ManualClock, Options, Revocation, Subject, Timestamp};
+    use crate::{Claim, ManualClock, Options, Revocation, Subject, Timestamp};
 
     const NOW: u64 = 1_800_000_000;
 
@@ -381,9 +435,16 @@ mod tests {
         assert_eq!(Guard::new(&store).admit_anonymous().admit(none), Ok(()));
         let careless = Guard::new(&store).dangerously_admit_unknown(|cause| cause == Cause::Closed);
         let malformed = careless.check(&credential().user(""));
-        assert!(matches!(malformed, Err(Refusal::Unknown(Cause::MalformedClaim(_)))), "{malformed:?}");
+        assert_eq!(malformed, Err(Refusal::Invalid(Cause::MalformedClaim(Claim::User))));
+        let reckless = Guard::new(&store).dangerously_admit_unknown(|_| true);
+        assert_eq!(
+            reckless.check(&credential().user("")),
+            malformed,
+            "what is wrong with a credential is never let in"
+        );
         store.close().unwrap();
         assert_eq!(careless.check(&credential()), Ok(()));
+        assert_eq!(careless.check(&credential().user("")), malformed, "nor where the store is closed as well");
         let other = Guard::new(&store).dangerously_admit_unknown(|cause| cause == Cause::Stale);
         assert_eq!(other.check(&credential()), Err(Refusal::Unknown(Cause::Closed)));
     }

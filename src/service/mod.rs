@@ -16,7 +16,9 @@
 //! | clear | the request goes on |
 //! | revoked | 401, `WWW-Authenticate: Bearer error="invalid_token"` (RFC 6750 section 3.1) |
 //! | too old | 401, `error="insufficient_user_authentication"` and `max_age` (RFC 9470 section 3) |
-//! | unknown | 503 and `Retry-After`; no challenge, so that nobody is logged out by it |
+//! | revoked for lack of a claim | 401, `error="invalid_token"` and a description that names the claim; another login does not help |
+//! | unknown: a claim is missing or malformed, another tenant's | 401, `error="invalid_token"` and a description that names the claim; no `Retry-After` |
+//! | unknown: the store cannot say | 503 and `Retry-After`; no challenge, so that nobody is logged out by it |
 //! | no claims at all | 401, a challenge without an error |
 //!
 //! The guides are `manual::axum`, `manual::actix` and

@@ -8,7 +8,7 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 use tonic::{Code, Request, Status};
 
-use super::{Claims, Guard};
+use super::{Claims, Guard, Refusal};
 
 /// An interceptor that refuses calls whose verified claims, which are in the extensions as a `C`, are revoked: with
 /// UNAUTHENTICATED, or with UNAVAILABLE where the store cannot say.
@@ -42,14 +42,25 @@ impl<C> fmt::Debug for RevocationInterceptor<C> {
 
 impl<C: Claims + Send + Sync + 'static> Interceptor for RevocationInterceptor<C> {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let Err(refusal) = self.guard.admit(request.extensions().get::<C>()) else { return Ok(request) };
-        let (code, metadata) = self.guard.grpc(&refusal);
+        match self.guard.admit(request.extensions().get::<C>()) {
+            Ok(()) => Ok(request),
+            Err(refusal) => Err(self.guard.status(&refusal)),
+        }
+    }
+}
+
+impl Guard {
+    /// Returns the status that answers a refused call: UNAVAILABLE (14) with `grpc-retry-pushback-ms` where the store cannot
+    /// say, UNAUTHENTICATED (16) with `www-authenticate` otherwise. For a service that asks the guard itself.
+    #[must_use]
+    pub fn status(&self, refusal: &Refusal) -> Status {
+        let (code, metadata) = self.grpc(refusal);
         let mut headers = HeaderMap::new();
         for (name, value) in metadata {
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
-        Err(Status::with_metadata(Code::from_i32(code), refusal.description(), MetadataMap::from_headers(headers)))
+        Status::with_metadata(Code::from_i32(code), refusal.description(), MetadataMap::from_headers(headers))
     }
 }

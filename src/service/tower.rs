@@ -106,7 +106,7 @@ fn refused<R>(guard: &Guard, refusal: &Refusal, grpc: Option<HeaderValue>) -> Re
     let (status, headers, body) = if grpc.is_some() {
         let (code, mut headers) = guard.grpc(refusal);
         headers.push(("grpc-status", code.to_string()));
-        headers.push(("grpc-message", refusal.description().to_owned()));
+        headers.push(("grpc-message", refusal.description().into_owned()));
         (StatusCode::OK, headers, String::new())
     } else {
         let answer = guard.answer(refusal);

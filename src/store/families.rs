@@ -34,8 +34,8 @@ pub enum Rotation {
     /// It was used before: two hold it who should not. The whole family is revoked by now. Answer 400 `invalid_grant`
     /// (RFC 6749 section 5.2), and have the person log in again.
     Reused,
-    /// It is revoked, or this replica cannot say. Answer 400 `invalid_grant` when revoked, 503 with `Retry-After` when
-    /// unknown.
+    /// It is revoked, or there is no verdict. Answer 503 with `Retry-After` if the verdict is unknown for a cause that lies
+    /// with the store, and 400 `invalid_grant` otherwise; see [`Cause::lies_with_credential`].
     Refused(Verdict),
 }
 

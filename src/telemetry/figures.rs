@@ -28,8 +28,12 @@ const fn of(is: bool) -> f64 {
 }
 
 pub(super) const VERDICTS: Figure = Figure {
-    labels: &["verdict", "why"],
-    ..counter("rescind_verdicts_total", Unit::Count, "Answers to checks, and why where it is not clear.")
+    labels: &["verdict", "why", "of", "claim"],
+    ..counter(
+        "rescind_verdicts_total",
+        Unit::Count,
+        "Answers to checks: why, if unknown whether the credential or the store is at fault, and which claim is.",
+    )
 };
 
 pub(super) const ENTRIES: Figure =

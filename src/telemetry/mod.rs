@@ -28,7 +28,7 @@ mod reporter;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
-use crate::{Cause, Effect, ReplicaStats, Stats, Verdict};
+use crate::{Cause, Claim, Effect, ReplicaStats, Stats, Verdict};
 use figures::{ENTRIES, FOLLOWER, REPLICA, Row, STORE, VERDICTS};
 pub use reporter::Reporter;
 
@@ -111,13 +111,20 @@ pub fn publish_wire(engine: &'static str, stats: &crate::wire::WireStats) {
 }
 
 /// Counts the answer to a check. The middleware of `service` does it by itself.
+///
+/// The label `of` tells an `unknown` that [lies with the credential](Cause::lies_with_credential) from one of the store, and
+/// is empty otherwise; `claim` is the claim that is missing or malformed, or for lack of which a credential is denied.
 pub fn count(verdict: &Verdict) {
-    let (answer, why) = match verdict {
-        Verdict::Clear => ("clear", ""),
-        Verdict::Revoked(denial) => ("revoked", effect(&denial.effect)),
-        Verdict::Unknown(cause) => ("unknown", self::cause(*cause)),
+    let (answer, why, of, claim) = match verdict {
+        Verdict::Clear => ("clear", "", "", None),
+        Verdict::Revoked(denial) => ("revoked", effect(&denial.effect), "", denial.missing),
+        Verdict::Unknown(cause) => {
+            let of = if cause.lies_with_credential() { "credential" } else { "store" };
+            ("unknown", self::cause(*cause), of, cause.claim())
+        }
     };
-    counter!(VERDICTS.name, "verdict" => answer, "why" => why).increment(1);
+    let claim = claim.map_or("", Claim::as_str);
+    counter!(VERDICTS.name, "verdict" => answer, "why" => why, "of" => of, "claim" => claim).increment(1);
 }
 
 fn record<T>(table: &[Row<T>], stats: &T) {

@@ -172,7 +172,9 @@ pub(crate) fn explain(
                 out.line(format_args!("{name}: {state}"))?;
                 for fact in &found.facts {
                     let by = fact.actor.as_deref().map_or_else(String::new, |actor| format!(", by {actor}"));
-                    out.line(format_args!("  since {}  {} ({}{by})", fact.since, effect(fact), fact.reason))?;
+                    let requires = required(fact).map(|names| format!(", requires {}", names.join(" or ")));
+                    let (effect, requires) = (effect(fact), requires.unwrap_or_default());
+                    out.line(format_args!("  since {}  {effect} ({}{by}){requires}", fact.since, fact.reason))?;
                 }
                 if let Some(until) = found.until {
                     let until = if until == Timestamp::MAX {
@@ -222,7 +224,12 @@ fn effect(fact: &Fact) -> String {
     text
 }
 
-/// The same, for programs.
+/// The claims of which a credential must bring one to satisfy a fact.
+fn required(fact: &Fact) -> Option<Vec<&'static str>> {
+    Some(fact.requires?.any_of().iter().map(|claim| claim.as_str()).collect())
+}
+
+/// What is known of a subject, for programs.
 fn explanation(found: &Explanation) -> Value {
     let facts = found.facts.iter().map(|fact| {
         let (effect, epoch) = match fact.effect {
@@ -230,10 +237,12 @@ fn explanation(found: &Explanation) -> Value {
             Effect::Disabled => ("disabled", None),
             Effect::Reauthenticate { epoch } => ("reauthenticate", Some(epoch.to_string())),
             Effect::Reissue { epoch } => ("reissue", Some(epoch.to_string())),
+            Effect::TooOld { .. } => ("too_old", None),
+            Effect::Pending => ("pending", None),
             _ => ("other", None),
         };
         json!({
-            "effect": effect, "epoch": epoch, "since": fact.since.to_string(), "reason": fact.reason.as_str(),
+            "effect": effect, "epoch": epoch, "requires": required(fact), "since": fact.since.to_string(), "reason": fact.reason.as_str(),
             "actor": fact.actor, "spared_sessions": fact.spared_sessions, "undone": fact.undone,
         })
     });
