@@ -357,6 +357,34 @@ fn epoch_beyond_the_skew_counts_from_when_it_is_heard_and_the_rest_of_the_entry_
     }
 }
 
+/// Nor is what it says of credentials believed that it has let in from beyond its clock, or of stamps that it has given out.
+#[test]
+fn what_a_peer_a_year_ahead_has_let_in_locks_nobody_out() {
+    for gives_out in [false, true] {
+        let group = with_one_a_year_ahead();
+        let pass = |secs| group.pass_without(secs, |_, to| to == id(9));
+        pass(secs(3));
+        let login = |stamp: u64| {
+            Credential::new().issuer("https://id.example").user("u").issued_at_secs(stamp).auth_time_secs(stamp)
+        };
+        let ahead = T0 + 365 * 24 * 3600;
+        if gives_out {
+            group.store(2).revoke(Revocation::of(Subject::user("u"))).unwrap();
+            assert!(group.store(2).admissible_from(&Credential::new()) >= Timestamp::from_secs(ahead));
+            _ = group.store(2).admissible_from(&Credential::new().user("u"));
+        } else {
+            assert_eq!(group.store(2).check(&login(ahead + 20)), Verdict::Clear);
+        }
+        pass(secs(2));
+        group.store(0).revoke(Revocation::of(Subject::user("u"))).unwrap();
+        pass(secs(5));
+        for index in 0..2 {
+            assert!(is_revoked(group.store(index), &login(T0 + 3)), "{gives_out}, {index}");
+            assert_eq!(group.store(index).check(&login(T0 + 9)), Verdict::Clear, "{gives_out}, {index}");
+        }
+    }
+}
+
 /// One that hears of the others knows that its clock is contradicted: what it revokes is denied outright, until those whose
 /// clocks are right have given it a time. It answers for nobody meanwhile.
 #[test]

@@ -450,3 +450,26 @@ pub(super) fn floor(kind: Kind, (digest, locator): (Digest, Locator), floor: Tim
     let scope = (kind == Kind::Tenant).then_some(digest);
     Item { digest, locator, shape, entry, scope, label: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also where the clock was set back, so that the latest time known is the same at both, and of another store at the same
+    /// time.
+    #[test]
+    fn no_two_starts_have_the_same_life() {
+        let secs = Duration::from_secs;
+        let seen = Timestamp::from_secs(2_000);
+        let now = Reading { wall: Timestamp::from_secs(1_000), boot: secs(5), boot_id: 7 };
+        let others = [
+            Reading { wall: Timestamp::from_secs(1_001), ..now },
+            Reading { boot: secs(6), ..now },
+            Reading { boot_id: 8, ..now },
+        ];
+        let first = life(now, seen, b"store");
+        assert!(others.iter().all(|other| life(*other, seen, b"store") != first));
+        assert_ne!(life(now, seen, b"another"), first);
+        assert!(life(now, Timestamp::from_secs(2_001), b"store") > first, "later lives have greater names");
+    }
+}

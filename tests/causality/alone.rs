@@ -386,3 +386,55 @@ fn lift_and_enable_take_back_pending_revocations_too() {
     world.store.maintain();
     assert!(is_clear(&world.store, &alice(at(0))));
 }
+
+/// A jump within the skew that nothing bears out: what was let in meanwhile carries times from after it.
+#[test]
+fn clock_that_was_ahead_for_a_moment_within_the_skew_revokes_up_to_what_it_has_shown() {
+    for revoke in REVOCATIONS {
+        let mut world = World::at(at(0));
+        world.clock.set_wall(at(50));
+        let old = alice(at(50));
+        assert!(is_clear(&world.store, &old));
+        world.clock.set_wall(at(1));
+        revoke(&world.store);
+        world.clock.set_wall(at(51));
+        world.twice(|store| assert!(is_revoked(store, &old) && is_clear(store, &alice(at(51)))));
+    }
+}
+
+/// A clock that was set back is believed after an hour, but never against a time that the boot clock has borne out.
+#[test]
+fn clock_that_was_set_back_behind_borne_out_time_stays_in_doubt() {
+    let mut world = World::at(at(0));
+    world.store.maintain();
+    let old = alice(at(0));
+    assert!(is_clear(&world.store, &old));
+    world.clock.set_wall(at(-3 * 3600));
+    world.clock.advance(secs(3700));
+    world.store.maintain();
+    world.clock.advance(secs(10));
+    assert_eq!(world.store.revoke(revocation()).unwrap().pending, 1);
+    world.twice(|store| assert!(is_revoked(store, &old)));
+    world.clock.set_wall(at(5));
+    world.store.maintain();
+    world.twice(|store| assert!(is_revoked(store, &old) && is_clear(store, &alice(at(6)))));
+}
+
+/// A life whose epoch is given its time later says nothing of the epochs of another.
+#[test]
+fn epoch_that_is_given_its_time_leaves_those_of_other_lives() {
+    let mut world = World::at(at(0));
+    world.store.revoke(revocation()).unwrap();
+    world.store.maintain();
+    world.clock.set_wall(at(-600));
+    world.reopen();
+    assert_eq!(world.store.revoke(revocation().sparing_session("mine")).unwrap().pending, 1);
+    world.clock.set_wall(at(10));
+    world.store.maintain();
+    assert_eq!(world.store.stats().pending_epochs, 0);
+    let mine = |stamp| alice(at(stamp)).session("mine");
+    world.twice(|store| {
+        assert!(is_revoked(store, &mine(0)), "it was never spared by the first");
+        assert!(is_clear(store, &mine(1)) && is_revoked(store, &alice(at(1))));
+    });
+}

@@ -226,3 +226,124 @@ fn replica_whose_clock_has_jumped_ahead_still_tells_what_it_let_in_before() {
     assert_eq!(group.store(new).revoke(Revocation::of(Subject::everyone())).unwrap().pending, 0);
     assert!(is_revoked(group.store(new), &old));
 }
+
+/// Its clock has been set back since, by less than the skew, before anybody heard of it.
+#[test]
+fn time_that_a_peer_has_shown_before_its_clock_was_set_back_counts() {
+    let group = Group::of(&[0, 0]);
+    group.pass(secs(3));
+    group.nodes[1].clock.set_wall(at(43));
+    let old = alice(at(43));
+    assert!(is_clear(group.store(1), &old));
+    group.nodes[1].clock.set_wall(at(3));
+    group.pass(secs(1));
+    assert_eq!(group.store(0).revoke(revocation()).unwrap().pending, 0);
+    group.pass(secs(50));
+    for place in [0, 1] {
+        assert!(is_revoked(group.store(place), &old) && is_clear(group.store(place), &alice(at(50))), "at {place}");
+    }
+}
+
+/// What a peer has let in from within the next second, and the stamps that it has given out.
+#[test]
+fn stamps_that_a_peer_has_given_out_or_let_in_are_revoked() {
+    for gives_out in [true, false] {
+        let group = Group::of(&[0, 0]);
+        group.pass(secs(3));
+        let stamp = if gives_out {
+            group.store(1).revoke(revocation()).unwrap();
+            group.store(1).admissible_from(&alice(at(3)))
+        } else {
+            at(4)
+        };
+        let old = alice(stamp);
+        assert!(is_clear(group.store(1), &old));
+        // It says so with its next heartbeat.
+        group.nodes[1].clock.advance(super::millis(1));
+        group.nodes[1].replica.tick();
+        group.deliver();
+        if !gives_out {
+            for node in &group.nodes {
+                node.replica.tick();
+            }
+            group.nodes[1].clock.set_wall(at(3));
+            group.pass(super::millis(750));
+            group.nodes[0].clock.set_wall(at(3));
+        }
+        group.store(0).revoke(revocation()).unwrap();
+        group.deliver();
+        for place in [0, 1] {
+            assert!(is_revoked(group.store(place), &old), "{gives_out}, at {place}");
+        }
+    }
+}
+
+/// It knows neither whether its own clock is right nor what others have let in: the time is not its to give.
+#[test]
+fn replica_that_hears_nobody_gives_no_time_to_what_others_have_revoked() {
+    let group = Group::of(&[-600, 0, 1]);
+    group.pass(secs(3));
+    group.isolate(2, true);
+    group.pass(secs(20));
+    let is_pending = |place: usize| group.store(place).stats().pending_epochs == 1;
+    group.cut(0, 2, false);
+    assert_eq!(group.store(0).revoke(revocation()).unwrap().pending, 1);
+    group.deliver();
+    group.isolate(2, true);
+    assert!(is_pending(2));
+    // What it has heard of the clock of the first counts for no longer than it is recent.
+    group.nodes[1].replica.store().close().unwrap();
+    group.pass(secs(20));
+    assert!(!group.store(2).stats().time_in_doubt && is_pending(2));
+}
+
+/// News of a subject are of the whole subject: from a part of it a peer might take that it has seen all up to then, and undo it.
+#[test]
+fn news_of_a_subject_bring_all_that_is_held_of_it() {
+    let group = Group::of(&[0, 0]);
+    group.pass(secs(3));
+    group.isolate(0, true);
+    group.store(0).revoke(revocation()).unwrap();
+    group.deliver();
+    group.isolate(0, false);
+    group.store(0).revoke(revocation().sparing_session("mine")).unwrap();
+    group.deliver();
+    assert!(is_revoked(group.store(1), &alice(at(3)).session("mine")), "the first did not spare it");
+}
+
+#[test]
+fn issuer_that_is_ahead_as_far_as_the_laxest_replica_admits_is_revoked_up_to_that() {
+    let mut group = Group::default();
+    group.start(1, 0, 2, |options| options);
+    group.start(2, 0, 2, |options| options.leeway(secs(400)));
+    group.meet();
+    group.pass(secs(3));
+    let old = alice(at(303));
+    assert!(is_clear(group.store(1), &old));
+    group.pass(secs(1));
+    group.store(0).revoke(revocation()).unwrap();
+    group.pass(secs(3));
+    assert!(is_revoked(group.store(1), &old));
+    group.pass(secs(300));
+    assert!((0..2).all(|place| is_revoked(group.store(place), &old)));
+}
+
+/// Two that revoke in the same instant: whoever has seen one of the revocations takes back that one.
+#[test]
+fn revocations_of_two_replicas_in_one_instant_are_two() {
+    let group = Group::of(&[0, 0, 0]);
+    group.pass(secs(3));
+    let mine = alice(at(3)).session("mine");
+    group.isolate(0, true);
+    group.store(0).revoke(revocation().sparing_session("mine")).unwrap();
+    group.store(1).revoke(revocation().sparing_session("theirs")).unwrap();
+    group.deliver();
+    assert!(is_clear(group.store(0), &mine));
+    assert!(group.store(0).lift(Subject::user("alice")).unwrap().is_changed());
+    group.isolate(0, false);
+    group.pass(secs(5));
+    for place in 0..3 {
+        assert!(is_revoked(group.store(place), &mine), "at {place}");
+        assert!(is_clear(group.store(place), &alice(at(3)).session("theirs")), "at {place}");
+    }
+}

@@ -224,3 +224,20 @@ fn age_that_is_set_forgets_epochs_and_outlasts_a_restart() {
         store.close().unwrap();
     }
 }
+
+/// Whoever was cut off when a block was undone still holds it, and brings it back if nobody else knows of the undoing.
+#[test]
+fn block_that_was_undone_stays_undone_after_credentials_that_old_are_forgotten() {
+    let group = Group::of(&[0, 0]);
+    group.pass(secs(3));
+    group.store(0).set_max_credential_age(Subject::everyone(), secs(AGE)).unwrap();
+    group.store(0).disable(Subject::user("alice")).unwrap();
+    group.pass(secs(3));
+    group.isolate(1, true);
+    assert!(group.store(0).enable(Subject::user("alice")).unwrap().is_changed());
+    group.pass(secs(AGE + 300 + 2000));
+    group.isolate(1, false);
+    group.pass(secs(5));
+    let now = AGE as i64 + 2300;
+    assert!((0..2).all(|place| is_clear(group.store(place), &login(now))));
+}

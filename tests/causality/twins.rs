@@ -155,3 +155,16 @@ fn life_that_hears_another_under_its_own_name_knows() {
     }
     assert!(group.nodes[0].replica.stats().has_twins && group.nodes[twin].replica.stats().has_twins);
 }
+
+#[test]
+fn news_of_both_lives_are_taken_at_once() {
+    let (group, twin) = with_a_twin(2);
+    group.pass(secs(5));
+    for (place, name) in [(0, "older"), (twin, "newer"), (0, "older again")] {
+        group.store(place).revoke(Revocation::of(Subject::token(name))).unwrap();
+        group.deliver();
+        for other in [1, 2] {
+            assert!(is_revoked(group.store(other), &token(name)), "{name} at {other}");
+        }
+    }
+}
