@@ -117,8 +117,8 @@ pub use store::{
     Acknowledgement, Alarm, CanaryAlarm, CanaryReport, CloseError, CopyError, Durability, Explanation, Fact, Following,
     Link, MaintenanceReport, OpenError, Options, PeerStats, Pending, PendingAnswer, Position, Receipt, RefreshFamilies,
     ReplaySet, Replica, ReplicaStats, ReplicateError, Rotation, SalvageError, SalvageReport, SnapshotError,
-    SnapshotReport, Stats, Store, Successor, TenantStore, Use, Verification, VerifyError, Watch, WriteError, salvage,
-    salvage_on, verify, verify_on,
+    SnapshotReport, Stats, Store, StoreLimits, Successor, TenantStore, Use, Verification, VerifyError, Watch,
+    WriteError, salvage, salvage_on, verify, verify_on,
 };
 
 /// The README's examples are tests.

@@ -73,6 +73,19 @@ pub(super) fn clock_in_doubt(time: &Time, epochs: usize) {
     );
 }
 
+/// The time has come to be in doubt, or no longer is.
+pub(super) fn time_in_doubt(time: Option<&Time>) {
+    match time {
+        Some(time) => event!(
+            error,
+            "the time is in doubt: revocations deny their subjects outright until the clock is set right",
+            wall = time.wall.to_string().as_str(),
+            latest = time.latest.to_string().as_str()
+        ),
+        None => event!(info, "the time is no longer in doubt"),
+    }
+}
+
 pub(super) fn settled(epochs: usize) {
     event!(info, "epochs that were made while the clock was in doubt have been given their time", epochs = epochs);
 }
@@ -102,6 +115,26 @@ pub(super) fn alarm(alarm: &Alarm) {
             event!(error, "most peers contradict the wall clock: checks of what is not revoked give Unknown");
         }
     }
+}
+
+pub(super) fn clock_agreed() {
+    event!(info, "peers no longer contradict the wall clock");
+}
+
+pub(super) fn refused_of_peer(entries: u64) {
+    event!(
+        warn,
+        "entries of peers were refused: they lie too far in the future, or are kept too long",
+        entries = entries
+    );
+}
+
+pub(super) fn substituted(subjects: u64) {
+    event!(
+        warn,
+        "a peer has revoked subjects from a time too far in the future: they are revoked from now on instead",
+        subjects = subjects
+    );
 }
 
 pub(super) fn other_limits(peer: NodeId) {

@@ -239,6 +239,11 @@ impl Follow {
         is_news
     }
 
+    /// The limits that the writer has recorded.
+    pub(super) fn limits(&self) -> Limits {
+        self.state.lock().limits.clone()
+    }
+
     pub(super) fn stats(&self, shared: &Shared) -> Following {
         let state = self.state.lock();
         let fresh_at = Duration::from_nanos(self.fresh_at.load(Ordering::Relaxed));

@@ -10,7 +10,7 @@ use crate::sync::channel::{RecvTimeoutError, Sender, bounded};
 use crate::sync::thread::{self, JoinHandle};
 
 use super::committer::Message;
-use super::{Engine, Shared, SnapshotError, SnapshotReport, Store};
+use super::{Engine, Shared, SnapshotError, SnapshotReport, Store, events};
 
 /// How often the thread looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -46,7 +46,9 @@ impl Engine {
         if self.shared.belief.settle(wall, boot) {
             self.shared.stamps.clear();
         }
-        self.settle_epochs();
+        self.shared.look_at_time();
+        // What fails is tried again in a second, and a failed write is told by the committer.
+        self.settle_epochs().ok();
         self.shared.stamps.prune(self.shared.passed());
         if self.shared.news.take_for_disk() {
             let _writing = self.writing.lock();
@@ -95,6 +97,15 @@ impl Engine {
 }
 
 impl Shared {
+    /// Tells the log when the time comes to be in doubt, and when it no longer is.
+    fn look_at_time(&self) {
+        let time = self.believed_time();
+        let is_in_doubt = time.is_in_doubt();
+        if self.was_in_doubt.swap(is_in_doubt, Ordering::Relaxed) != is_in_doubt {
+            events::time_in_doubt(is_in_doubt.then_some(&time));
+        }
+    }
+
     /// Forgets what may be forgotten: see `manual::semantics` for why that changes no verdict.
     fn forget(&self) -> usize {
         let now = self.reading().wall;

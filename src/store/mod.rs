@@ -17,6 +17,7 @@ mod families;
 mod follow;
 mod hearsay;
 mod lag;
+mod limits;
 mod link;
 mod maintenance;
 #[cfg(all(test, shuttle))]
@@ -56,6 +57,7 @@ pub use error::{CloseError, CopyError, OpenError, SnapshotError, WriteError};
 pub use explain::{Explanation, Fact};
 pub use families::{RefreshFamilies, Rotation, Successor};
 pub use follow::Following;
+pub use limits::StoreLimits;
 pub use link::Link;
 pub use maintenance::MaintenanceReport;
 pub use options::{Durability, Options};
@@ -130,6 +132,8 @@ struct Shared {
     life: Mutex<Life>,
     /// Whether there may be epochs that wait for their time.
     has_pending: AtomicBool,
+    /// Whether the time was in doubt when maintenance last looked.
+    was_in_doubt: AtomicBool,
     closed: AtomicBool,
     /// Whether, and until when, "nothing denies it" is enough: replicas that have missed something must not say it.
     gate: Gate,
@@ -195,6 +199,8 @@ struct Counters {
     filter_rebuilds: AtomicU64,
     audit_failures: AtomicU64,
     audit_sequence: AtomicU64,
+    /// Commits with an epoch beyond borne-out time.
+    epochs_beyond: AtomicU64,
 }
 
 impl Counters {
@@ -438,6 +444,18 @@ impl Store {
     /// See [`WriteError`]. After any error the age still binds.
     pub fn clear_max_credential_age(&self, change: impl Into<Change>) -> Result<Receipt, WriteError> {
         self.engine.submit(Command::SetAge(change.into(), None))?.wait()
+    }
+
+    /// Gives epochs their time that were made while the clock was in doubt, if it no longer is. Maintenance does it once a
+    /// second: this is for tools, and for whoever must know that it is done.
+    ///
+    /// [`Receipt::changed`] counts the subjects that have been settled, [`Receipt::pending`] those that still wait: all of
+    /// them while the time is in doubt, and those of peers while this replica cannot tell whose clock is right.
+    ///
+    /// # Errors
+    /// See [`WriteError`]. After any error those that were not settled still wait, and are denied outright.
+    pub fn settle_epochs(&self) -> Result<Receipt, WriteError> {
+        self.engine.settle_epochs()
     }
 
     /// A handle that acts inside one tenant and cannot name another.

@@ -274,6 +274,7 @@ impl Shared {
             news: News::default(),
             life: Mutex::new(life),
             has_pending: AtomicBool::new(true),
+            was_in_doubt: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             gate: Gate::open(),
             replicating: OnceLock::new(),

@@ -38,6 +38,8 @@ const OUTBOX_MAX: usize = 65_536;
 const COMMIT_BYTES: usize = 1024 * 1024;
 /// How many alarms may wait to be looked at.
 const ALARMS_MAX: usize = 16;
+/// How often the log is told at most that entries of peers are refused.
+const REFUSED_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Until when "nothing denies it" may be said, in nanoseconds since boot.
 #[derive(Debug)]
@@ -102,6 +104,8 @@ pub(super) struct Replicating {
     subscribers: Mutex<Vec<Sender<()>>>,
     alarm: Sender<Alarm>,
     alarms: Receiver<Alarm>,
+    /// Entries of peers that were refused, and when the log was told of that last.
+    refused: Mutex<Untold>,
     /// Held by nobody for long: what is waited for is told by `progressed`.
     progress: Mutex<()>,
     progressed: Condvar,
@@ -122,6 +126,14 @@ impl Telling {
             self.until = until;
         }
     }
+}
+
+/// What the log has not been told of.
+#[derive(Default)]
+struct Untold {
+    entries: u64,
+    /// When it was told last, since boot.
+    told_at: Option<Duration>,
 }
 
 /// What was changed here and has not been numbered yet.
@@ -165,6 +177,19 @@ impl Replicating {
     pub(super) fn raise(&self, alarm: Alarm) {
         events::alarm(&alarm);
         self.alarm.try_send(alarm).ok();
+    }
+
+    /// Tells the log how many entries of peers were refused, now and then: they come again as long as they are what they are.
+    fn tell_of_refused(&self, entries: u64, now: Duration) {
+        if entries == 0 {
+            return;
+        }
+        let mut untold = self.refused.lock();
+        untold.entries += entries;
+        if untold.told_at.is_none_or(|at| now.saturating_sub(at) >= REFUSED_TOLD_EVERY) {
+            events::refused_of_peer(untold.entries);
+            *untold = Untold { entries: 0, told_at: Some(now) };
+        }
     }
 
     /// Numbers what was changed.
@@ -263,6 +288,7 @@ impl Store {
             subscribers: Mutex::default(),
             alarm,
             alarms,
+            refused: Mutex::default(),
             progress: Mutex::default(),
             progressed: Condvar::default(),
         });
@@ -352,8 +378,11 @@ impl Replica {
     /// Sees whether most peers contradict the wall clock, and alarms.
     fn look_at_clocks(&self) {
         let is_outvoted = self.store.shared.is_outvoted();
-        if self.state.is_outvoted.swap(is_outvoted, Ordering::Relaxed) != is_outvoted && is_outvoted {
-            self.state.raise(Alarm::ClockContradicted);
+        if self.state.is_outvoted.swap(is_outvoted, Ordering::Relaxed) != is_outvoted {
+            match is_outvoted {
+                true => self.state.raise(Alarm::ClockContradicted),
+                false => events::clock_agreed(),
+            }
         }
     }
 
@@ -449,6 +478,7 @@ impl Replica {
                 bytes_out: counts.bytes_out,
                 rejected: counts.rejected,
                 refused: counts.refused,
+                substituted: counts.substituted,
                 dropped: protocol.dropped(),
                 comparisons: counts.comparisons,
                 deltas_in: counts.deltas_in,
@@ -529,6 +559,9 @@ pub struct ReplicaStats {
     /// Entries of peers that were refused, each time they came: what lies too far in the future, or is kept too long. Alarm
     /// on any.
     pub refused: u64,
+    /// Subjects that were revoked from the time of this replica on, because a peer had revoked them from a time too far in the
+    /// future. The revocation binds all the same; the peer's clock is wrong. Alarm on any.
+    pub substituted: u64,
     /// Messages that found no room in a queue. What they said is repaired.
     pub dropped: u64,
     /// How often contents were compared, because they differed.
@@ -611,7 +644,9 @@ impl Content for Held<'_> {
             let Identity { locator, digest, shape } = row.identity()?;
             Some(Item { digest, locator, shape, entry, scope: None, label: None })
         });
-        self.engine.merge(of_rows.chain(items), self.state.options.max_retention)
+        let merged = self.engine.merge(of_rows.chain(items), self.state.options.max_retention);
+        self.state.tell_of_refused(merged.refused, self.engine.shared.clock.boot());
+        merged
     }
 
     fn denies(&self, subject: Identity) -> bool {
@@ -698,6 +733,7 @@ impl Engine {
             if let Some(refused) = bounds.refuse(&mut item.entry) {
                 merged.refused += 1;
                 is_own = shared.substitute(&refused, &mut item.entry, known.as_ref(), &time);
+                merged.substituted += u64::from(is_own);
             }
             if item.entry.is_void() {
                 continue;
@@ -737,6 +773,9 @@ impl Engine {
         undoing.into_iter().for_each(|pending| _ = pending.wait().ok());
         if shared.denylist.filter_is_overfull() {
             self.fit_filter();
+        }
+        if merged.substituted > 0 {
+            events::substituted(merged.substituted);
         }
         merged
     }

@@ -1,6 +1,7 @@
 //! Figures for an operator.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::journal::RecoveryReport;
 use crate::model::{Kind, Timestamp};
@@ -50,8 +51,14 @@ pub struct Stats {
     /// Whether the time is in doubt: the wall clock is behind what the store has seen, or peers contradict it, by more than the
     /// allowed skew. Revocations then deny their subjects outright. Alarm on it.
     pub time_in_doubt: bool,
+    /// By how much the wall clock is behind the latest time that the store has seen, or that a peer shows and no majority
+    /// contradicts.
+    pub clock_behind: Duration,
     /// How many subjects are denied outright because they were revoked while the time was in doubt.
     pub pending_epochs: usize,
+    /// How many commits since the store was opened made an epoch that lies beyond what the boot clock bears out, by more than the
+    /// allowed skew; see [`Receipt::beyond_borne_out`](crate::Receipt::beyond_borne_out).
+    pub epochs_beyond_borne_out: u64,
     /// How it follows the process that writes it; none unless it was [opened read-only](Store::open_read_only).
     pub following: Option<Following>,
     /// What was found when the store was opened.
@@ -64,6 +71,7 @@ impl Store {
     pub fn stats(&self) -> Stats {
         let shared = &*self.shared;
         let counters = &shared.counters;
+        let time = shared.believed_time();
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             entries: shared.denylist.len(),
@@ -83,8 +91,10 @@ impl Store {
             audit_failures: load(&counters.audit_failures),
             watches: shared.watchers.len(),
             borne_out_time: shared.reading().wall,
-            time_in_doubt: shared.believed_time().is_in_doubt(),
+            time_in_doubt: time.is_in_doubt(),
+            clock_behind: time.latest.saturating_since(time.wall),
             pending_epochs: shared.pending_epochs(),
+            epochs_beyond_borne_out: load(&counters.epochs_beyond),
             following: self.engine.following.as_ref().map(|following| following.stats(shared)),
             recovery: shared.recovery.clone(),
         }

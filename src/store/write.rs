@@ -14,7 +14,7 @@ use crate::model::{
 };
 
 use super::committer::{Commit, Message};
-use super::{Engine, Pending, Shared, Time, WriteError, belief, events};
+use super::{Engine, Pending, Receipt, Shared, Time, WriteError, belief, events};
 
 /// How many epochs of one sort a subject keeps apart. Epochs in falling order, or each sparing another session, could
 /// otherwise add up without end; beyond this, the next is made to outdo them all. It denies no less than they did.
@@ -184,6 +184,7 @@ impl Engine {
             events::clock_in_doubt(&time, commit.pending);
         }
         if let Some(beyond) = commit.beyond {
+            shared.counters.epochs_beyond.fetch_add(1, Ordering::Relaxed);
             events::epoch_beyond(beyond);
         }
         let changed = commit.changed;
@@ -214,15 +215,23 @@ impl Engine {
 }
 
 impl Engine {
-    /// Gives epochs their time that were made while the clock was in doubt, once it is not.
-    pub(super) fn settle_epochs(&self) {
+    /// Gives epochs their time that were made while the clock was in doubt, if it no longer is.
+    pub(super) fn settle_epochs(&self) -> Result<Receipt, WriteError> {
         let shared = &*self.shared;
-        if self.following.is_some() || !shared.has_pending.load(Ordering::Relaxed) || shared.is_closed() {
-            return;
+        if self.following.is_some() {
+            return Err(WriteError::ReadOnly);
+        }
+        if shared.is_closed() {
+            return Err(WriteError::Closed);
+        }
+        let acknowledgement = self.acknowledgement;
+        let receipt = |changed, pending| Receipt { acknowledgement, changed, pending, beyond_borne_out: None };
+        if !shared.has_pending.load(Ordering::Relaxed) {
+            return Ok(receipt(0, 0));
         }
         let (time, votes) = shared.weighed_time();
         if time.is_in_doubt() {
-            return;
+            return Ok(receipt(0, shared.pending_epochs()));
         }
         // A replica that agrees with nobody may be the one that is wrong: it settles what it made itself.
         let has_peers = shared.replicating.get().is_some_and(|replicating| replicating.has_peers());
@@ -236,14 +245,20 @@ impl Engine {
         if pending.len() < all {
             shared.has_pending.store(true, Ordering::Relaxed);
         }
+        let (mut settled, mut result) = (0, Ok(()));
         for items in pending.chunks(SETTLED_AT_ONCE) {
-            if self.settle(items, &time, settles).is_err() {
-                shared.has_pending.store(true, Ordering::Relaxed);
+            match self.settle(items, &time, settles) {
+                Ok(()) => settled += items.len(),
+                Err(error) => {
+                    shared.has_pending.store(true, Ordering::Relaxed);
+                    result = Err(error);
+                }
             }
         }
-        if !pending.is_empty() {
-            events::settled(pending.len());
+        if settled > 0 {
+            events::settled(settled);
         }
+        result.map(|()| receipt(settled, all - settled))
     }
 
     fn settle(&self, items: &[Item], time: &Time, settles: impl Fn(&Mark) -> bool) -> Result<(), WriteError> {

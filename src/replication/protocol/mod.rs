@@ -85,6 +85,8 @@ pub(crate) struct Merged {
     pub(crate) changed: u64,
     /// How many were refused, now and as long as they are what they are.
     pub(crate) refused: u64,
+    /// How many of those were revoked from the present time on instead.
+    pub(crate) substituted: u64,
     /// Whether some had no room, or could not be taken in for another reason of ours.
     pub(crate) incomplete: bool,
 }
@@ -121,6 +123,7 @@ pub(crate) struct Counts {
     pub(crate) deltas_in: u64,
     pub(crate) changed: u64,
     pub(crate) refused: u64,
+    pub(crate) substituted: u64,
     pub(crate) comparisons: u64,
     /// How often two lives of one name were noticed that speak beside each other.
     pub(crate) twins: u64,
@@ -502,6 +505,7 @@ impl Protocol {
         let merged = content.merge(rows, items);
         self.counts.changed += merged.changed;
         self.counts.refused += merged.refused;
+        self.counts.substituted += merged.substituted;
         Ok(merged)
     }
 
