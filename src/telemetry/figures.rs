@@ -39,7 +39,7 @@ pub(super) const VERDICTS: Figure = Figure {
 pub(super) const ENTRIES: Figure =
     Figure { labels: &["kind"], ..gauge("rescind_entries", Unit::Count, "Subjects that have an entry.") };
 
-pub(super) const STORE: [Row<Stats>; 19] = [
+pub(super) const STORE: [Row<Stats>; 23] = [
     (
         gauge("rescind_capacity", Unit::Count, "Subjects that may have an entry: at the limit new revocations fail."),
         |stats| stats.capacity as f64,
@@ -76,6 +76,37 @@ pub(super) const STORE: [Row<Stats>; 19] = [
     (
         gauge("rescind_borne_out_time_seconds", Unit::Seconds, "The time by which entries are forgotten, since 1970."),
         |stats| stats.borne_out_time.as_nanos() as f64 / 1e9,
+    ),
+    (
+        flag(
+            "rescind_time_in_doubt",
+            "1 while the clock is contradicted: revocations then deny their subjects outright. Alarm on it.",
+        ),
+        |stats| of(stats.time_in_doubt),
+    ),
+    (
+        gauge(
+            "rescind_clock_behind_seconds",
+            Unit::Seconds,
+            "By how much the wall clock is behind the latest time that was seen, or that a peer shows.",
+        ),
+        |stats| stats.clock_behind.as_secs_f64(),
+    ),
+    (
+        gauge(
+            "rescind_pending_epochs",
+            Unit::Count,
+            "Subjects denied outright, because they were revoked while the time was in doubt. Alarm on any that stay.",
+        ),
+        |stats| stats.pending_epochs as f64,
+    ),
+    (
+        counter(
+            "rescind_epochs_beyond_borne_out_total",
+            Unit::Count,
+            "Commits of epochs beyond what the boot clock bears out. Alarm on any.",
+        ),
+        |stats| stats.epochs_beyond_borne_out as f64,
     ),
     (
         gauge("rescind_recovered_log_batches", Unit::Count, "Commits read from the log when the store was opened."),
@@ -124,7 +155,7 @@ pub(super) const FOLLOWER: [Row<Following>; 4] = [
     }),
 ];
 
-pub(super) const REPLICA: [Row<ReplicaStats>; 18] = [
+pub(super) const REPLICA: [Row<ReplicaStats>; 25] = [
     (
         flag("rescind_replica_fresh", "1 while a replica has lately held all that its peers hold. Alarm on 0."),
         |stats| of(is_fresh(stats.freshness)),
@@ -165,6 +196,64 @@ pub(super) const REPLICA: [Row<ReplicaStats>; 18] = [
             "Entries of peers that were refused. Alarm on any.",
         ),
         |stats| stats.refused as f64,
+    ),
+    (
+        counter(
+            "rescind_replica_substituted_total",
+            Unit::Count,
+            "Subjects revoked from now on, because a peer's epoch lay too far ahead. Alarm on any.",
+        ),
+        |stats| stats.substituted as f64,
+    ),
+    (
+        gauge(
+            "rescind_replica_twins",
+            Unit::Count,
+            "Replica names, this replica's included, under which several processes speak. Alarm on any.",
+        ),
+        |stats| {
+            let of_peers = stats.peers.iter().filter(|peer| peer.has_twins).count();
+            (of_peers + usize::from(stats.has_twins)) as f64
+        },
+    ),
+    (
+        counter(
+            "rescind_replica_twins_noticed_total",
+            Unit::Count,
+            "How often several processes were noticed that speak under one name.",
+        ),
+        |stats| stats.twins_noticed as f64,
+    ),
+    (
+        flag(
+            "rescind_replica_clock_contradicted",
+            "1 while most peers contradict the wall clock: checks then give Unknown. Alarm on it.",
+        ),
+        |stats| of(stats.is_clock_contradicted),
+    ),
+    (
+        gauge(
+            "rescind_replica_clock_ahead_seconds_max",
+            Unit::Seconds,
+            "By how much the wall clock of the peer that is furthest ahead is ahead of this replica's.",
+        ),
+        |stats| largest(stats.peers.iter().filter_map(|peer| peer.clock_ahead)),
+    ),
+    (
+        gauge(
+            "rescind_replica_clock_behind_seconds_max",
+            Unit::Seconds,
+            "By how much the wall clock of the peer that is furthest behind is behind this replica's.",
+        ),
+        |stats| largest(stats.peers.iter().filter_map(|peer| peer.clock_behind)),
+    ),
+    (
+        gauge(
+            "rescind_replica_limits_differ",
+            Unit::Count,
+            "Peers that were started with another leeway, grace or maximum age. Alarm on any that stay.",
+        ),
+        |stats| stats.peers.iter().filter(|peer| peer.limits_differ == Some(true)).count() as f64,
     ),
     (counter("rescind_replica_dropped_total", Unit::Count, "Messages that found no room in a queue."), |stats| {
         stats.dropped as f64
@@ -264,4 +353,9 @@ fn age(freshness: Freshness) -> f64 {
 /// The longest; infinite where it never was, 0 of none.
 fn longest(ages: impl Iterator<Item = Option<Duration>>) -> f64 {
     ages.map(|age| age.map_or(f64::INFINITY, |age| age.as_secs_f64())).fold(0.0, f64::max)
+}
+
+/// The largest of some differences, in seconds; 0 if there is none.
+fn largest(differences: impl Iterator<Item = Duration>) -> f64 {
+    differences.max().unwrap_or_default().as_secs_f64()
 }

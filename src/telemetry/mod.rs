@@ -1,7 +1,8 @@
 //! Figures for whatever collects them: every number that a store, a replica or an engine counts, by the `metrics` facade.
 //!
 //! The names follow Prometheus' conventions, and are the same for every collector. [`figures`] lists them, the Grafana
-//! dashboard [`GRAFANA_DASHBOARD`] draws them, and [`manual::observability`](crate::manual::observability) says which to alarm on.
+//! dashboard [`GRAFANA_DASHBOARD`] draws them, [`PROMETHEUS_ALERTS`] alarms on them, and
+//! [`manual::observability`](crate::manual::observability) says what to do then.
 //! No label names a user, a tenant, a session or a token.
 //!
 //! ```
@@ -34,6 +35,10 @@ pub use reporter::Reporter;
 
 /// A dashboard for Grafana that draws all figures: import it, and choose a Prometheus data source.
 pub const GRAFANA_DASHBOARD: &str = include_str!("grafana.json");
+
+/// Alerting rules for Prometheus: name the file in `rule_files`. Each rule has a `summary` of what is wrong, and an `action`
+/// that says what to do.
+pub const PROMETHEUS_ALERTS: &str = include_str!("alerts.yml");
 
 /// What a figure does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

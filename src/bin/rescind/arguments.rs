@@ -24,7 +24,7 @@ Exit codes:
 /// Looks at and changes stores of revocations.
 ///
 /// Commands that only look (inspect, list, explain) also work while a process holds the store, and see what that has acknowledged. Commands that
-/// write (revoke, disable, enable, lift, snapshot) and those that read every byte (verify, salvage) need a store that nobody holds.
+/// write (revoke, disable, enable, lift, restate, settle, set-max-age, clear-max-age, snapshot) and those that read every byte (verify, salvage) need a store that nobody holds.
 #[derive(Debug, Parser)]
 #[command(name = "rescind", version, after_help = EXIT_CODES, max_term_width = 120)]
 pub(crate) struct Arguments {
@@ -62,7 +62,7 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what a store holds: its files, its entries by kind, its key's id, who holds it
+    /// Show what a store holds: its files, its entries by kind, its key's id, who holds it, its limits, and what waits for its time
     Inspect {
         /// The store's directory
         directory: PathBuf,
@@ -128,6 +128,47 @@ pub(crate) enum Command {
     },
     /// Take revocations back that were a mistake
     Lift {
+        /// The store's directory
+        directory: PathBuf,
+        #[command(flatten)]
+        subjects: Subjects,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Give epochs that lie in the future the present time: for subjects that were revoked while the clock was ahead, so that people can log in
+    /// again. Old credentials stay dead. Set the clock right first
+    Restate {
+        /// The store's directory
+        directory: PathBuf,
+        #[command(flatten)]
+        subjects: Subjects,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Give all epochs their time that were made while the clock was in doubt. Their subjects are denied outright until then. A service does it by
+    /// itself once its clock is right
+    Settle {
+        /// The store's directory
+        directory: PathBuf,
+        /// An audit trail, a file of JSON lines, to which it is appended
+        #[arg(long, value_name = "FILE")]
+        audit: Option<PathBuf>,
+    },
+    /// Set the maximum age of the credentials of a tenant, or of everyone: older ones are dead. It binds every replica, and replaces what was set
+    /// before
+    SetMaxAge {
+        /// The store's directory
+        directory: PathBuf,
+        /// The age, as in 15min or 12h
+        #[arg(value_name = "AGE", value_parser = age)]
+        age: Duration,
+        #[command(flatten)]
+        subjects: Subjects,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Remove the maximum age that was set. Whatever was dead by it stays dead; an age in the service's options stays
+    ClearMaxAge {
         /// The store's directory
         directory: PathBuf,
         #[command(flatten)]
@@ -395,6 +436,11 @@ fn rfc3339(text: &str) -> Option<SystemTime> {
         '-' => local.checked_add(offset_by),
         _ => None,
     }
+}
+
+/// How long credentials live, as people write it.
+fn age(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "say a duration, as in 15min or 12h".to_owned())
 }
 
 /// The head of an audit trail, as `audit verify` prints it.

@@ -2,17 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rescind::storage::{DirectoryError, FileStorage, Storage};
 use rescind::{
     CopyError, Damage, Effect, Explanation, Fact, Key, Kind, Options, RecoveryError, RecoveryReport, SalvageError,
-    Store, Subject, Timestamp, salvage_on, verify_on,
+    Stats, Store, StoreLimits, Subject, Timestamp, salvage_on, verify_on,
 };
 use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::arguments::{Input, KindArgument, Subjects};
-use crate::output::{Failure, Out, number};
+use crate::output::{Failure, Out, duration, number};
 use crate::progress::Watched;
 
 /// The files that tell which key a store has, and how far its log went.
@@ -48,6 +49,7 @@ pub(crate) fn inspect(out: &mut Out, directory: &Path, key: Option<Key>) -> Resu
         .map(|(bytes, name)| (name, bytes))
         .collect();
     let recovery = &stats.recovery;
+    let (limits, bounds) = (store.limits(), bounds(&store));
     let is_json = out.json(|| {
         json!({
             "directory": directory.display().to_string(),
@@ -61,6 +63,8 @@ pub(crate) fn inspect(out: &mut Out, directory: &Path, key: Option<Key>) -> Resu
             "snapshot": recovery.snapshot_batch.map(|batch| json!({ "batch": batch, "records": recovery.snapshot_records })),
             "log": { "batches": recovery.log_batches, "records": recovery.log_records, "torn_tail_bytes": recovery.torn_tail_bytes },
             "damaged_snapshots": recovery.damaged_snapshots,
+            "time": time_json(&stats),
+            "limits": limits_json(&limits, &bounds),
             "files": files.iter().map(|(name, bytes)| json!({ "name": name, "bytes": bytes })).collect::<Vec<_>>(),
         })
     })?;
@@ -101,10 +105,143 @@ pub(crate) fn inspect(out: &mut Out, directory: &Path, key: Option<Key>) -> Resu
     for name in &recovery.damaged_snapshots {
         out.line(format_args!("damaged    {name}, the snapshot before it is used: see `rescind verify`"))?;
     }
+    say_limits(out, &limits, &bounds)?;
+    say_time(out, directory, &stats)?;
     out.line("")?;
     let rows: Vec<[String; 2]> = files.into_iter().map(|(name, bytes)| [name, number(bytes)]).collect();
     out.table(["file", "bytes"], &rows)?;
     Ok(Answer::Yes)
+}
+
+/// A maximum age that was set on a tenant or on everyone, or a floor that a longer age has left.
+struct Bound {
+    found: Explanation,
+    age: Option<(Duration, Fact)>,
+    floor: Option<Timestamp>,
+}
+
+/// What bounds the age of the credentials of tenants and of everyone, beside the options: everyone first.
+fn bounds(store: &Store) -> Vec<Bound> {
+    let limits = store.limits();
+    let has_age = |found: &Explanation| match found.subject.kind {
+        Kind::Everyone => limits.max_credential_age,
+        _ => {
+            let of_tenant = limits.tenant_max_credential_ages.iter().find(|(tenant, _)| *tenant == found.digest);
+            of_tenant.map(|(_, age)| *age)
+        }
+    };
+    let bound = |found: Explanation| {
+        let standing = || found.facts.iter().filter(|fact| !fact.undone);
+        let ages = standing().filter_map(|fact| match fact.effect {
+            Effect::TooOld { limit } => Some((limit, fact.clone())),
+            _ => None,
+        });
+        // Of several the shortest binds.
+        let age = ages.min_by_key(|(age, _)| *age);
+        // A store that is read along turns the ages of the writer's options into floors that move on with the clock. What such
+        // an age denies by now is no news.
+        let is_moving = |floor: Timestamp| has_age(&found).is_some_and(|age| floor.saturating_add(age) <= now());
+        let floors = standing().filter(|fact| fact.is_floor).map(|fact| fact.since);
+        let floor = floors.filter(|floor| !is_moving(*floor)).max();
+        (age.is_some() || floor.is_some()).then_some(Bound { found, age, floor })
+    };
+    let mut bounds: Vec<Bound> = store.list().into_iter().filter_map(bound).collect();
+    bounds.sort_by_key(|Bound { found, .. }| {
+        (found.subject.kind != Kind::Everyone, found.label.clone(), found.digest.to_string())
+    });
+    bounds
+}
+
+/// What this machine's clock shows.
+#[expect(clippy::disallowed_methods, reason = "a person means this machine's now")]
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn time_json(stats: &Stats) -> Value {
+    json!({
+        "in_doubt": stats.time_in_doubt,
+        "clock_behind_secs": stats.clock_behind.as_secs(),
+        "borne_out": stats.borne_out_time.to_string(),
+        "pending_epochs": stats.pending_epochs,
+    })
+}
+
+fn limits_json(limits: &StoreLimits, bounds: &[Bound]) -> Value {
+    let bound = |Bound { found, age, floor }: &Bound| {
+        json!({
+            "kind": found.subject.kind.as_str(),
+            "name": found.label,
+            "digest": found.digest.to_string(),
+            "max_age_secs": age.as_ref().map(|(age, _)| age.as_secs_f64()),
+            "set": age.as_ref().map(|(_, fact)| fact.since.to_string()),
+            "actor": age.as_ref().and_then(|(_, fact)| fact.actor.as_deref()),
+            "floor": floor.map(|floor| floor.to_string()),
+        })
+    };
+    let of_tenants = limits.tenant_max_credential_ages.iter();
+    json!({
+        "leeway_secs": limits.leeway.as_secs_f64(),
+        "kept_beyond_secs": limits.kept_beyond.as_secs_f64(),
+        "max_age_secs": limits.max_credential_age.map(|age| age.as_secs_f64()),
+        "tenants": of_tenants
+            .map(|(tenant, age)| json!({ "digest": tenant.to_string(), "max_age_secs": age.as_secs_f64() }))
+            .collect::<Vec<_>>(),
+        "expired": limits.expired.map(|expired| expired.to_string()),
+        "replica": limits.is_replica,
+        "set": bounds.iter().map(bound).collect::<Vec<_>>(),
+    })
+}
+
+/// Says which limits the service was started with, and which were set since.
+fn say_limits(out: &mut Out, limits: &StoreLimits, bounds: &[Bound]) -> Result<(), Failure> {
+    let age = limits
+        .max_credential_age
+        .map_or_else(|| "no maximum age".to_owned(), |age| format!("maximum age {}", duration(age)));
+    let (leeway, kept) = (duration(limits.leeway), duration(limits.kept_beyond));
+    let replica = if limits.is_replica { "; a replica" } else { "" };
+    out.line(format_args!("limits     leeway {leeway}, grace {kept}, {age}{replica}"))?;
+    for (tenant, age) in &limits.tenant_max_credential_ages {
+        out.line(format_args!("           tenant #{tenant}: maximum age {}", duration(*age)))?;
+    }
+    if let Some(expired) = limits.expired {
+        out.line(format_args!(
+            "           what expires at or before {expired} has expired: this store or a peer may have forgotten it"
+        ))?;
+    }
+    for Bound { found, age, floor } in bounds {
+        let name = match (found.subject.kind, &found.label) {
+            (Kind::Everyone, _) => "everyone".to_owned(),
+            (kind, Some(label)) => format!("{kind} {label}"),
+            (kind, None) => format!("{kind} #{}", found.digest),
+        };
+        if let Some((age, fact)) = age {
+            let by = fact.actor.as_deref().map_or_else(String::new, |actor| format!(", by {actor}"));
+            out.line(format_args!("set        {name}: maximum age {}, since {}{by}", duration(*age), fact.since))?;
+        }
+        if let Some(floor) = floor {
+            out.line(format_args!("floor      {name}: from before {floor} is dead, by a maximum age that was"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Says what is wrong with the time, and what to do.
+fn say_time(out: &mut Out, directory: &Path, stats: &Stats) -> Result<(), Failure> {
+    if stats.time_in_doubt {
+        out.line(format_args!(
+            "time       in doubt: the clock is {} behind what the store has seen. Set it right",
+            duration(stats.clock_behind)
+        ))?;
+    }
+    if stats.pending_epochs > 0 {
+        out.line(format_args!(
+            "pending    {} subjects, denied outright until the clock is right and the service, or `rescind settle {}`, settles it",
+            number(stats.pending_epochs as u64),
+            directory.display()
+        ))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn list(
@@ -176,6 +313,7 @@ pub(crate) fn explain(
                     let (effect, requires) = (effect(fact), requires.unwrap_or_default());
                     out.line(format_args!("  since {}  {effect} ({}{by}){requires}", fact.since, fact.reason))?;
                 }
+                advise(out, directory, subject, found)?;
                 if let Some(until) = found.until {
                     let until = if until == Timestamp::MAX {
                         "kept for good".to_owned()
@@ -188,6 +326,53 @@ pub(crate) fn explain(
         }
     }
     Ok(Answer::of(all))
+}
+
+/// Says what mends epochs that wait for their time, or lie beyond what is borne out.
+fn advise(out: &mut Out, directory: &Path, subject: &Subject, found: &Explanation) -> Result<(), Failure> {
+    let directory = directory.display();
+    if found.facts.iter().any(|fact| fact.effect == Effect::Pending) {
+        out.line(format_args!(
+            "  denied outright, new logins included: the service settles it once its clock is right, and so does `rescind settle {directory}`"
+        ))?;
+    }
+    let beyond =
+        found.facts.iter().filter(|fact| !fact.undone).filter_map(|fact| fact.beyond_borne_out.map(|by| (fact, by)));
+    if let Some((fact, beyond)) = beyond.max_by_key(|(_, beyond)| *beyond) {
+        let epoch = match fact.effect {
+            Effect::Reauthenticate { epoch } | Effect::Reissue { epoch } => epoch,
+            _ => Timestamp::MIN,
+        };
+        let beyond = duration(beyond);
+        if epoch > now() {
+            let argument = argument(subject);
+            out.line(format_args!(
+                "  the epoch lies {beyond} beyond borne-out time: new logins are denied until then. `rescind restate {directory} \
+                 {argument}` mends it"
+            ))?;
+        } else {
+            out.line(format_args!(
+                "  the epoch lies {beyond} beyond borne-out time: if the clock is right, all is well; if it is ahead, set it right, \
+                 and see again"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// A wide subject, as a command takes it.
+fn argument(subject: &Subject) -> String {
+    let mut text = match subject.label() {
+        Some(label) if subject.kind() != Kind::Everyone => format!("{}:{label}", subject.kind()),
+        _ => subject.kind().to_string(),
+    };
+    if let Some(tenant) = subject.tenant_name().filter(|_| subject.kind() != Kind::Tenant) {
+        text.push_str(&format!(" --tenant {tenant}"));
+    }
+    if let Some(issuer) = subject.issuer_name() {
+        text.push_str(&format!(" --issuer {issuer}"));
+    }
+    text
 }
 
 /// Who or what was asked about, for people; ids of tokens, sessions and families are not repeated.
@@ -208,6 +393,9 @@ fn name(subject: &Subject) -> String {
 /// What a fact says, for people who are also told since when.
 fn effect(fact: &Fact) -> String {
     let (what, epoch) = match fact.effect {
+        _ if fact.is_floor => return format!("from before {} is dead, by a maximum age that was", fact.since),
+        Effect::Pending => ("denied outright, as the clock was in doubt".to_owned(), None),
+        Effect::TooOld { limit } => (format!("maximum age {}", duration(limit)), None),
         Effect::Reauthenticate { epoch } => ("must log in again".to_owned(), Some(epoch)),
         Effect::Reissue { epoch } => ("needs a fresh token".to_owned(), Some(epoch)),
         other => (other.to_string(), None),
@@ -215,6 +403,9 @@ fn effect(fact: &Fact) -> String {
     let since = fact.since.to_string();
     let epoch = epoch.map(|epoch| epoch.to_string()).filter(|epoch| *epoch != since);
     let mut text = what + &epoch.map_or_else(String::new, |epoch| format!(", if from before {epoch}"));
+    if fact.issuer.is_some() {
+        text.push_str(", of an issuer that is ahead");
+    }
     if fact.spared_sessions > 0 {
         text.push_str(&format!(", {} spared", fact.spared_sessions));
     }
@@ -237,11 +428,17 @@ fn explanation(found: &Explanation) -> Value {
             Effect::Disabled => ("disabled", None),
             Effect::Reauthenticate { epoch } => ("reauthenticate", Some(epoch.to_string())),
             Effect::Reissue { epoch } => ("reissue", Some(epoch.to_string())),
-            Effect::TooOld { .. } => ("too_old", None),
             Effect::Pending => ("pending", None),
+            Effect::TooOld { .. } => ("max_age", None),
             _ => ("other", None),
         };
+        let max_age = match fact.effect {
+            Effect::TooOld { limit } => Some(limit.as_secs_f64()),
+            _ => None,
+        };
         json!({
+            "max_age_secs": max_age, "floor": fact.is_floor, "issuer": fact.issuer.map(|issuer| issuer.to_string()),
+            "beyond_borne_out_secs": fact.beyond_borne_out.map(|beyond| beyond.as_secs()),
             "effect": effect, "epoch": epoch, "requires": required(fact), "since": fact.since.to_string(), "reason": fact.reason.as_str(),
             "actor": fact.actor, "spared_sessions": fact.spared_sessions, "undone": fact.undone,
         })

@@ -69,6 +69,12 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
         Command::Disable { directory, subjects, why } => write::disable(out, directory, key, subjects, why),
         Command::Enable { directory, subjects, why } => write::enable(out, directory, key, subjects, why),
         Command::Lift { directory, subjects, why } => write::lift(out, directory, key, subjects, why),
+        Command::Restate { directory, subjects, why } => write::restate(out, directory, key, subjects, why),
+        Command::Settle { directory, audit } => write::settle(out, directory, key, audit.as_deref()),
+        Command::SetMaxAge { directory, age, subjects, why } => {
+            write::set_max_age(out, directory, key, subjects, *age, why)
+        }
+        Command::ClearMaxAge { directory, subjects, why } => write::clear_max_age(out, directory, key, subjects, why),
         Command::Snapshot { directory } => write::snapshot(out, directory, key),
         Command::Audit { command: AuditCommand::Verify { file, against } } => {
             audit::verify(out, file, against.as_ref())

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use rescind::storage::DirectoryError;
 use rescind::{CloseError, CopyError, Kind, OpenError, SalvageError, SnapshotError, VerifyError, WriteError};
@@ -225,6 +226,12 @@ fn printable(text: &str) -> String {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().map(|c| if is_harmful(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// A duration for people, in whole seconds.
+pub(crate) fn duration(duration: Duration) -> String {
+    let whole = Duration::from_secs(duration.as_secs());
+    humantime::format_duration(if duration < Duration::from_secs(1) { duration } else { whole }).to_string()
 }
 
 /// A number, with a comma before every three digits.

@@ -1,26 +1,25 @@
-//! Commands that change a store: revoke, disable, enable, lift, snapshot.
+//! Commands that change a store: revoke, disable, enable, lift, restate, settle, maximum ages, snapshot.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rescind::audit::JsonLines;
-use rescind::{Actor, Change, Channel, Key, Options, Receipt, Revocation, Store, WriteError};
+use rescind::{Actor, Change, Channel, Key, Options, Receipt, Revocation, Store, Subject, WriteError};
 use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::{Epoch, Input, Subjects, Why};
-use crate::output::{Failure, Out, chain, number};
+use crate::output::{Failure, Out, chain, duration, number};
 
 /// The store, held until it is closed. Its limits stay those that its service has recorded.
-fn open(directory: &Path, key: Option<Key>, why: Option<&Why>) -> Result<Store, Failure> {
+fn open(directory: &Path, key: Option<Key>, retain_names: bool, audit: Option<&Path>) -> Result<Store, Failure> {
     let mut options = Options::new().create_if_missing(false).keep_recorded_limits(true).background(false);
     if let Some(key) = key {
         options = options.key(key);
     }
-    if let Some(why) = why {
-        options = options.retain_labels(why.retain_names);
-        if let Some(path) = &why.audit {
-            options = options.audit(JsonLines::open(path).map_err(|error| Failure::Cannot(chain(&error)))?);
-        }
+    options = options.retain_labels(retain_names);
+    if let Some(path) = audit {
+        options = options.audit(JsonLines::open(path).map_err(|error| Failure::Cannot(chain(&error)))?);
     }
     Ok(options.open(directory)?)
 }
@@ -37,6 +36,10 @@ fn user_number() -> Option<String> {
 }
 
 impl Why {
+    fn open(&self, directory: &Path, key: Option<Key>) -> Result<Store, Failure> {
+        open(directory, key, self.retain_names, self.audit.as_deref())
+    }
+
     fn actor(&self) -> Option<Actor> {
         let from = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
         self.by
@@ -90,10 +93,10 @@ pub(crate) fn revoke(
         }
         revocations.push(revocation);
     }
-    let store = open(directory, key, Some(why))?;
-    let count = revocations.len();
-    let receipt = store.revoke_many(revocations).map_err(refused)?;
-    close(out, &store, "revoked", count, receipt.changed)
+    let store = why.open(directory, key)?;
+    let mut told = Told { asked: revocations.len(), ..Told::default() };
+    told.add(&store.revoke_many(revocations).map_err(refused)?);
+    close(out, &store, "revoked", told)
 }
 
 pub(crate) fn disable(
@@ -103,7 +106,7 @@ pub(crate) fn disable(
     subjects: &Subjects,
     why: &Why,
 ) -> Result<Answer, Failure> {
-    change(out, directory, key, (subjects, why), "disabled", |store, change| store.disable(change))
+    change(out, directory, key, (subjects, why), "disabled", |store, _, change| store.disable(change))
 }
 
 pub(crate) fn enable(
@@ -113,7 +116,7 @@ pub(crate) fn enable(
     subjects: &Subjects,
     why: &Why,
 ) -> Result<Answer, Failure> {
-    change(out, directory, key, (subjects, why), "enabled", |store, change| store.enable(change))
+    change(out, directory, key, (subjects, why), "enabled", |store, _, change| store.enable(change))
 }
 
 pub(crate) fn lift(
@@ -123,7 +126,83 @@ pub(crate) fn lift(
     subjects: &Subjects,
     why: &Why,
 ) -> Result<Answer, Failure> {
-    change(out, directory, key, (subjects, why), "lifted", |store, change| store.lift(change))
+    change(out, directory, key, (subjects, why), "lifted", |store, _, change| store.lift(change))
+}
+
+/// Gives epochs that lie in the future the present time.
+pub(crate) fn restate(
+    out: &mut Out,
+    directory: &Path,
+    key: Option<Key>,
+    subjects: &Subjects,
+    why: &Why,
+) -> Result<Answer, Failure> {
+    change(out, directory, key, (subjects, why), "restated", |store, subject, change| {
+        let mut receipt = store.restate_epochs(change)?;
+        if receipt.changed == 0 {
+            // By a clock that is still ahead nothing lies in the future.
+            let found = store.explain(subject)?;
+            let beyond = found.iter().flat_map(|found| &found.facts).filter_map(|fact| fact.beyond_borne_out);
+            receipt.beyond_borne_out = beyond.max();
+        }
+        Ok(receipt)
+    })
+}
+
+/// Sets the maximum age of credentials.
+pub(crate) fn set_max_age(
+    out: &mut Out,
+    directory: &Path,
+    key: Option<Key>,
+    subjects: &Subjects,
+    age: Duration,
+    why: &Why,
+) -> Result<Answer, Failure> {
+    change(out, directory, key, (subjects, why), "set", |store, _, change| store.set_max_credential_age(change, age))
+}
+
+/// Removes the maximum age of credentials.
+pub(crate) fn clear_max_age(
+    out: &mut Out,
+    directory: &Path,
+    key: Option<Key>,
+    subjects: &Subjects,
+    why: &Why,
+) -> Result<Answer, Failure> {
+    change(out, directory, key, (subjects, why), "cleared", |store, _, change| store.clear_max_credential_age(change))
+}
+
+/// Gives all epochs their time that were made while the clock was in doubt.
+pub(crate) fn settle(
+    out: &mut Out,
+    directory: &Path,
+    key: Option<Key>,
+    audit: Option<&Path>,
+) -> Result<Answer, Failure> {
+    let store = open(directory, key, false, audit)?;
+    let receipt = store.settle_epochs()?;
+    let stats = store.stats();
+    close_audited(&store, "settled")?;
+    let is_json = out.json(|| {
+        json!({
+            "settled": receipt.changed,
+            "pending": receipt.pending,
+            "time_in_doubt": stats.time_in_doubt,
+            "clock_behind_secs": stats.clock_behind.as_secs(),
+        })
+    })?;
+    if !is_json {
+        match (receipt.changed, receipt.pending) {
+            (0, 0) => out.line("nothing was settled: no epoch waits for its time")?,
+            (settled, 0) => out.line(format_args!("settled {}", number(settled as u64)))?,
+            (_, pending) => out.line(format_args!(
+                "nothing was settled, and {} wait: the clock is {} behind what the store has seen. Set it right, and try again",
+                number(pending as u64),
+                duration(stats.clock_behind)
+            ))?,
+        }
+    }
+    Ok(Answer::of(receipt.changed > 0))
 }
 
 fn change(
@@ -132,18 +211,22 @@ fn change(
     key: Option<Key>,
     (subjects, why): (&Subjects, &Why),
     done: &str,
-    act: impl Fn(&Store, Change) -> Result<Receipt, WriteError>,
+    act: impl Fn(&Store, &Subject, Change) -> Result<Receipt, WriteError>,
 ) -> Result<Answer, Failure> {
     let subjects = subjects.read(&mut Input::new())?;
-    let changes: Vec<Change> = subjects.into_iter().map(|subject| explained!(Change::of(subject), why)).collect();
+    let changes: Vec<(Subject, Change)> =
+        subjects.into_iter().map(|subject| (subject.clone(), explained!(Change::of(subject), why))).collect();
     // Each is a commit of its own: whatever makes no sense is found before the first of them.
     let rehearsal = Store::in_memory();
-    changes.iter().try_for_each(|change| act(&rehearsal, change.clone()).map(drop).map_err(refused))?;
-    let store = open(directory, key, Some(why))?;
-    let (count, mut changed) = (changes.len(), 0);
-    for (index, change) in changes.into_iter().enumerate() {
-        match act(&store, change) {
-            Ok(receipt) => changed += receipt.changed,
+    changes
+        .iter()
+        .try_for_each(|(subject, change)| act(&rehearsal, subject, change.clone()).map(drop).map_err(refused))?;
+    let store = why.open(directory, key)?;
+    let count = changes.len();
+    let mut told = Told { asked: count, ..Told::default() };
+    for (index, (subject, change)) in changes.into_iter().enumerate() {
+        match act(&store, &subject, change) {
+            Ok(receipt) => told.add(&receipt),
             Err(WriteError::NotDurable(error)) if index > 0 => {
                 let text = format!("not on disk: {error}; the first {index} of {count} are {done}, the others are not");
                 return Err(Failure::NotDurable(text));
@@ -151,7 +234,7 @@ fn change(
             Err(error) => return Err(refused(error)),
         }
     }
-    close(out, &store, done, count, changed)
+    close(out, &store, done, told)
 }
 
 /// A command that makes no sense is a mistake of whoever typed it.
@@ -165,30 +248,72 @@ fn refused(error: WriteError) -> Failure {
     }
 }
 
-/// Closes the store, and says what was done once that has succeeded.
-fn close(out: &mut Out, store: &Store, done: &str, count: usize, changed: usize) -> Result<Answer, Failure> {
+/// What has been asked for and done so far.
+#[derive(Default)]
+struct Told {
+    asked: usize,
+    changed: usize,
+    /// How many epochs wait for their time.
+    pending: usize,
+    /// By how much an epoch lies beyond borne-out time.
+    beyond: Option<Duration>,
+}
+
+impl Told {
+    fn add(&mut self, receipt: &Receipt) {
+        self.changed += receipt.changed;
+        self.pending += receipt.pending;
+        self.beyond = self.beyond.max(receipt.beyond_borne_out);
+    }
+}
+
+/// Closes the store, and fails unless everything is on disk and in the audit trail.
+fn close_audited(store: &Store, done: &str) -> Result<(), Failure> {
     store.close()?;
     // Sinks are flushed by now.
-    let unaudited = store.stats().audit_failures;
-    if unaudited > 0 {
-        return Err(Failure::NotDurable(format!("{done}, but {unaudited} audit records were not written")));
+    match store.stats().audit_failures {
+        0 => Ok(()),
+        unaudited => Err(Failure::NotDurable(format!("{done}, but {unaudited} audit records were not written"))),
     }
-    if !out.json(|| json!({ "asked": count, "changed": changed }))? {
+}
+
+/// Closes the store, and says what was done once that has succeeded.
+fn close(out: &mut Out, store: &Store, done: &str, told: Told) -> Result<Answer, Failure> {
+    close_audited(store, done)?;
+    let Told { asked, changed, pending, beyond } = told;
+    let is_json = out.json(|| {
+        let beyond = beyond.map(|beyond| beyond.as_secs());
+        json!({ "asked": asked, "changed": changed, "pending": pending, "beyond_borne_out_secs": beyond })
+    })?;
+    if !is_json {
         match changed {
             0 => out.line(format_args!("nothing was {done}: there was nothing to do"))?,
-            changed if changed == count => out.line(format_args!("{done} {}", number(changed as u64)))?,
+            changed if changed == asked => out.line(format_args!("{done} {}", number(changed as u64)))?,
             changed => out.line(format_args!(
                 "{done} {} of {}; of the others there was nothing to do",
                 number(changed as u64),
-                number(count as u64)
+                number(asked as u64)
             ))?,
+        }
+        if pending > 0 {
+            out.line(
+                "the clock is in doubt: until it is set right, new logins are denied, too. The service settles it then; where none \
+                 runs, `rescind settle` does",
+            )?;
+        }
+        if let Some(beyond) = beyond {
+            out.line(format_args!(
+                "the clock is {} ahead of what the boot clock bears out. If it is right, all is well; if it is ahead, new logins are \
+                 denied until then: set it right, and run `rescind restate`",
+                duration(beyond)
+            ))?;
         }
     }
     Ok(Answer::of(changed > 0))
 }
 
 pub(crate) fn snapshot(out: &mut Out, directory: &Path, key: Option<Key>) -> Result<Answer, Failure> {
-    let store = open(directory, key, None)?;
+    let store = open(directory, key, false, None)?;
     let report = store.snapshot()?;
     store.close()?;
     if !out.json(|| json!({ "entries": report.entries, "bytes": report.bytes }))? {
