@@ -151,6 +151,34 @@ fn every_event_is_logged_once_and_names_nobody() {
     replica.tick();
     assert_eq!(take(), ["INFO rescind::store: fresh: it holds all that it should, and answers"]);
 
+    // A clock that is set back, and right again.
+    let set = |secs: i64| clock.set_wall(Timestamp::from_secs(1_800_000_006_u64.checked_add_signed(secs).unwrap()));
+    set(-600);
+    store.maintain();
+    store.maintain();
+    let doubt = "ERROR rescind::store: the time is in doubt: revocations deny their subjects outright until the clock is set right wall=\"2027-01-15T07:50:06.000Z\" latest=\"2027-01-15T08:00:06.000Z\"";
+    assert_eq!(take(), [doubt], "once");
+    store.revoke(Revocation::of(Subject::user("canary-doubt"))).unwrap();
+    let events = take();
+    let wanted = "ERROR rescind::store: the clock is in doubt: subjects that were revoked are denied outright until the time is settled epochs=1";
+    assert!(events.len() == 1 && events[0].starts_with(wanted), "{events:?}");
+    set(1);
+    store.maintain();
+    let events = take();
+    assert_eq!(events[0], "INFO rescind::store: the time is no longer in doubt");
+    assert_eq!(
+        events[1],
+        "INFO rescind::store: epochs that were made while the clock was in doubt have been given their time epochs=1"
+    );
+    set(1_000);
+    store.revoke(Revocation::of(Subject::user("canary-ahead"))).unwrap();
+    let wanted = "WARN rescind::store: an epoch lies beyond what the boot clock bears out: nobody concerned can log in until then, unless it is restated seconds=999";
+    assert_eq!(take(), [wanted]);
+    set(1);
+
+    // Peers: one is ahead, and was started with another leeway.
+    in_a_cluster(&take);
+
     // A disk that fails for good.
     disk.fail_at(disk.operations(), std::io::ErrorKind::Other, true);
     store.revoke(Revocation::of(Subject::token("canary-fourth"))).unwrap_err();
@@ -162,4 +190,56 @@ fn every_event_is_logged_once_and_names_nobody() {
     in_memory.close().unwrap();
     take();
     assert!(!all.lock().contains("canary"), "somebody is named: {}", all.lock());
+}
+
+/// A peer whose clock is ahead, and which revokes before it has heard of anybody.
+fn in_a_cluster(take: &dyn Fn() -> Vec<String>) {
+    let right = Timestamp::from_secs(1_800_000_000);
+    let ids = [1, 2, 3].map(|number| NodeId::from_bytes([number; 16]));
+    let clocks = [600, 0, 0].map(|ahead| ManualClock::at(right.saturating_add(Duration::from_secs(ahead))));
+    let replicas: Vec<_> = std::iter::zip(ids, &clocks)
+        .map(|(id, clock)| {
+            let leeway = Duration::from_secs(if id == ids[0] { 30 } else { 60 });
+            let options = Options::new().clock(clock.clone()).background(false).key(Key::from_bytes([1; 32]));
+            let store = options.leeway(leeway).open_in_memory().unwrap();
+            let replica = store.replicate(Replication::trusting_issuers("c", id, ids)).unwrap();
+            replica.set_peers(ids);
+            replica
+        })
+        .collect();
+    let pass = |secs: u64, hears_first: bool| {
+        for _ in 0..secs * 4 {
+            for (replica, clock) in std::iter::zip(&replicas, &clocks) {
+                clock.advance(Duration::from_millis(250));
+                replica.tick();
+            }
+            for sender in &replicas {
+                while let Some(message) = sender.poll_transmit() {
+                    let is_cut = !hears_first && (sender.node() == ids[0] || message.to == ids[0]);
+                    let receiver = replicas.iter().find(|replica| replica.node() == message.to).unwrap();
+                    if !is_cut {
+                        receiver.receive(sender.node(), &message.bytes).unwrap();
+                    }
+                }
+            }
+        }
+    };
+    pass(5, false);
+    replicas[0].store().revoke(Revocation::of(Subject::user("canary-peer"))).unwrap();
+    take();
+    pass(5, true);
+    let count = |events: &[String], wanted: &str| events.iter().filter(|event| event.starts_with(wanted)).count();
+    let events = take();
+    let wanted = "WARN rescind::store: a peer has revoked subjects from a time too far in the future: they are revoked from now on instead subjects=1";
+    assert!((1..=2).contains(&count(&events, wanted)), "{events:?}");
+    let refused = "WARN rescind::store: entries of peers were refused: they lie too far in the future, or are kept too long entries=";
+    assert_eq!(count(&events, refused), 2, "once for each of the others: {events:?}");
+    let limits =
+        "WARN rescind::store: a peer was started with another leeway, grace or maximum age than this replica node=";
+    assert_eq!(count(&events, limits), 4, "the first of both others, and both of the first: {events:?}");
+    let contradicted = "ERROR rescind::store: most peers contradict the wall clock";
+    assert_eq!(count(&events, contradicted), 1, "{events:?}");
+    clocks[0].set_wall(rescind::Clock::wall(&clocks[1]));
+    pass(5, true);
+    assert_eq!(count(&take(), "INFO rescind::store: peers no longer contradict the wall clock"), 1);
 }

@@ -1,11 +1,16 @@
 //! What is published: every figure that is listed, no other, and nothing that names anybody.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed test panics")]
 
+#[allow(dead_code, reason = "the tests of causality have more uses for it")]
+#[path = "causality/group.rs"]
+mod group;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use group::Group;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
 use parking_lot::Mutex;
 use rescind::storage::MemoryStorage;
@@ -75,6 +80,32 @@ impl Recorder for Kept {
 }
 
 const NOW: u64 = 1_800_000_000;
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(NOW.checked_add_signed(secs).unwrap())
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn options(clock: &ManualClock) -> Options {
+    Options::new().key(rescind::Key::from_bytes([3; 32])).clock(clock.clone()).background(false)
+}
+
+/// The figures of a store, as they are now.
+fn of_store(store: &Store) -> Kept {
+    let kept = Kept::default();
+    with_local_recorder(&kept, || telemetry::publish(&store.stats()));
+    kept
+}
+
+/// The figures of a replica, as they are now.
+fn of_replica(group: &Group, place: usize) -> Kept {
+    let kept = Kept::default();
+    with_local_recorder(&kept, || telemetry::publish_replica(&group.nodes[place].replica.stats()));
+    kept
+}
 
 /// A writer that is a replica, and its follower, after this and that.
 fn busy() -> (Store, Store, rescind::Replica) {
@@ -157,6 +188,100 @@ fn they_say_what_the_store_counts() {
 }
 
 #[test]
+fn doubt_about_the_time_and_what_waits_for_it_are_published() {
+    let clock = ManualClock::at(at(0));
+    let store = options(&clock).open_in_memory().unwrap();
+    store.maintain();
+    let doubt = || {
+        let kept = of_store(&store);
+        let gauges = ["rescind_time_in_doubt{}", "rescind_clock_behind_seconds{}", "rescind_pending_epochs{}"];
+        (gauges.map(|name| kept.gauge(name)), kept.counter("rescind_epochs_beyond_borne_out_total{}"))
+    };
+    assert_eq!(doubt(), ([0.0, 0.0, 0.0], 0));
+    clock.set_wall(at(-600));
+    store.revoke(Revocation::of(Subject::user("alice"))).unwrap();
+    assert_eq!(doubt(), ([1.0, 600.0, 1.0], 0));
+    clock.set_wall(at(1));
+    assert_eq!(doubt(), ([0.0, 0.0, 1.0], 0), "it is given its time by maintenance");
+    store.maintain();
+    assert_eq!(doubt(), ([0.0, 0.0, 0.0], 0));
+    clock.set_wall(at(100_000));
+    store.revoke(Revocation::of(Subject::user("bob"))).unwrap();
+    assert_eq!(doubt(), ([0.0, 0.0, 0.0], 1));
+}
+
+#[test]
+fn limits_that_differ_and_clocks_that_are_apart_are_published() {
+    for (offset, leeway, expected) in
+        [(0, 60, [0.0, 0.0, 0.0]), (45, 60, [45.0, 0.0, 0.0]), (-45, 10, [0.0, 45.0, 1.0])]
+    {
+        let mut group = Group::default();
+        group.start(1, 0, 2, |options| options);
+        group.start(2, offset, 2, |options| options.leeway(secs(leeway)));
+        group.meet();
+        group.pass(secs(3));
+        let kept = of_replica(&group, 0);
+        let gauges = ["clock_ahead_seconds_max", "clock_behind_seconds_max", "limits_differ"];
+        assert_eq!(
+            gauges.map(|name| kept.gauge(&format!("rescind_replica_{name}{{}}"))),
+            expected,
+            "{offset} {leeway}"
+        );
+    }
+}
+
+#[test]
+fn clock_that_most_peers_contradict_is_published() {
+    let group = Group::of(&[600, 0, 0]);
+    group.pass(secs(5));
+    let contradicted = |place| of_replica(&group, place).gauge("rescind_replica_clock_contradicted{}");
+    assert_eq!([0, 1, 2].map(contradicted), [1.0, 0.0, 0.0]);
+    group.nodes[0].clock.set_wall(rescind::Clock::wall(&group.nodes[1].clock));
+    group.pass(secs(5));
+    assert_eq!([0, 1, 2].map(contradicted), [0.0; 3]);
+}
+
+#[test]
+fn twins_are_published_until_one_of_them_is_silent() {
+    let mut group = Group::of(&[0, 0, 0]);
+    let twins = |group: &Group, place| of_replica(group, place).gauge("rescind_replica_twins{}");
+    group.pass(secs(5));
+    assert_eq!([0, 1, 2].map(|place| twins(&group, place)), [0.0; 3]);
+    group.start(1, 5, 3, |options| options);
+    group.meet();
+    group.pass(secs(5));
+    assert_eq!([0, 1, 2, 3].map(|place| twins(&group, place)), [1.0; 4]);
+    group.nodes.remove(3);
+    group.pass(secs(15));
+    assert_eq!([0, 1, 2].map(|place| twins(&group, place)), [0.0; 3]);
+    for place in 0..3 {
+        assert!(of_replica(&group, place).counter("rescind_replica_twins_noticed_total{}") >= 1, "at {place}");
+    }
+}
+
+#[test]
+fn epochs_of_a_peer_that_are_refused_and_given_the_present_time_are_published() {
+    let group = Group::of(&[600, 0, 0]);
+    group.isolate(0, true);
+    group.pass(secs(3));
+    group.store(0).revoke(Revocation::of(Subject::user("alice"))).unwrap();
+    let counted = |place| {
+        let kept = of_replica(&group, place);
+        let count = |name| kept.counter(name);
+        (count("rescind_replica_refused_entries_total{}") > 0, count("rescind_replica_substituted_total{}"))
+    };
+    assert_eq!([0, 1, 2].map(counted), [(false, 0); 3]);
+    group.isolate(0, false);
+    group.pass(secs(5));
+    assert_eq!(counted(0), (false, 0), "it is its own");
+    let others = [1, 2].map(counted);
+    assert!(others.iter().all(|(is_refused, _)| *is_refused), "{others:?}");
+    // One of them substitutes, and the other may hear of that first.
+    assert!(others.iter().any(|(_, substituted)| *substituted == 1), "{others:?}");
+    assert!(others.iter().all(|(_, substituted)| *substituted <= 1), "once for a subject: {others:?}");
+}
+
+#[test]
 fn nobody_is_named() {
     let kept = publish_all();
     let all = format!("{:?}", kept.values.lock().keys());
@@ -219,6 +344,57 @@ fn the_dashboard_draws_every_figure_and_no_other() {
     }
     let listed: BTreeSet<String> = telemetry::figures().map(|figure| figure.name.to_owned()).collect();
     assert!(drawn.is_superset(&listed), "not drawn: {:?}", listed.difference(&drawn));
+}
+
+/// The alerting rules: for each, its lines by name.
+fn alerts() -> BTreeMap<String, BTreeMap<String, String>> {
+    let rules = telemetry::PROMETHEUS_ALERTS.split("- alert: ").skip(1);
+    rules
+        .map(|rule| {
+            let (name, lines) = rule.split_once('\n').unwrap();
+            let lines = lines.lines().filter_map(|line| line.trim().split_once(": "));
+            let unquoted = |text: &str| text.trim_matches('"').to_owned();
+            (name.to_owned(), lines.map(|(key, text)| (key.to_owned(), unquoted(text))).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn alerts_ask_for_figures_that_exist_and_say_what_to_do() {
+    let alerts = alerts();
+    assert!(alerts.len() >= 10, "{:?}", alerts.keys());
+    let mut asked = BTreeSet::new();
+    for (name, rule) in &alerts {
+        assert!(name.starts_with("Rescind"), "{name}");
+        for part in ["summary", "action"] {
+            assert!(rule[part].len() > 20 && rule[part].ends_with('.'), "{name}: {part}");
+        }
+        let words = rule["expr"].split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words.filter(|word| word.starts_with("rescind_")) {
+            let figure = telemetry::figures().find(|figure| figure.name == word);
+            assert!(
+                figure.is_some() || !cfg!(feature = "gossip") && word.starts_with("rescind_wire_"),
+                "{name}: {word}"
+            );
+            if let Some(figure) = figure {
+                let is_growth = rule["expr"].contains(&format!("increase({word}["));
+                assert_eq!(is_growth, figure.sort == Sort::Counter, "{name}: a counter counts by how much it grows");
+            }
+            asked.insert(word.to_owned());
+        }
+    }
+    for figure in telemetry::figures().filter(|figure| figure.description.contains("Alarm on")) {
+        assert!(asked.contains(figure.name), "no alert on {}", figure.name);
+    }
+}
+
+/// What to do is in the manual, too.
+#[test]
+fn the_manual_names_every_alert() {
+    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/manual/observability.md")).unwrap();
+    for name in alerts().keys() {
+        assert!(manual.contains(&format!("| `{name}` |")), "{name}");
+    }
 }
 
 /// The table in the manual is what the code lists.

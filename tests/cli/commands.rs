@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use super::{Ran, rescind, rescind_told};
 
-struct Place {
+pub(super) struct Place {
     _parent: TempDir,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Place {
     /// A store that its service has made, with names, and closed.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("revocations");
         let place = Self { _parent: parent, path };
@@ -29,15 +29,15 @@ impl Place {
         place
     }
 
-    fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         Options::new().retain_labels(true).segment_bytes(64 * 1024)
     }
 
-    fn store(&self) -> Store {
+    pub(super) fn store(&self) -> Store {
         self.options().open(&self.path).unwrap()
     }
 
-    fn run(&self, command: &[&str], more: &[&str]) -> Ran {
+    pub(super) fn run(&self, command: &[&str], more: &[&str]) -> Ran {
         self.run_told(command, more, "")
     }
 
@@ -48,7 +48,7 @@ impl Place {
         ran
     }
 
-    fn is_denied(&self, credential: &Credential<'_>) -> bool {
+    pub(super) fn is_denied(&self, credential: &Credential<'_>) -> bool {
         matches!(self.store().check(credential), Verdict::Revoked(_))
     }
 }
@@ -82,6 +82,10 @@ fn what_writes_refuses_a_directory_that_a_process_holds() {
         ("disable", subject),
         ("enable", subject),
         ("lift", subject),
+        ("restate", subject),
+        ("settle", &[]),
+        ("set-max-age", &["15min", "tenant:acme"]),
+        ("clear-max-age", &["tenant:acme"]),
         ("snapshot", &[]),
         ("verify", &[]),
         ("salvage", &["/nonexistent/place"]),
@@ -162,6 +166,16 @@ fn a_command_that_makes_no_sense_says_so_and_changes_nothing() {
         (&["revoke", "user:bob", "token:t", "--until", "nan"], "names no time"),
         (&["revoke", "token:t", "--until", "2100-01-01T00:00:00+24:00"], "RFC 3339"),
         (&["explain", "user:"], "empty"),
+        (&["restate", "user:mallory", "user:"], "empty"),
+        (&["restate"], "required"),
+        (&["set-max-age", "soon", "tenant:acme"], "say a duration"),
+        (&["set-max-age", "0s", "tenant:acme"], "would deny everything"),
+        (&["set-max-age", "15min"], "required"),
+        (&["set-max-age", "15min", "tenant:acme", "user:bob"], "of a tenant or of everyone"),
+        (&["set-max-age", "15min", "tenant:acme", "--issuer", "i"], "of a tenant or of everyone"),
+        (&["set-max-age", "15min", "everyone", "--tenant", "acme"], "cannot be inside a tenant"),
+        (&["clear-max-age", "group:staff"], "of a tenant or of everyone"),
+        (&["settle", "user:mallory"], "unexpected argument"),
         (&["revoke"], "required"),
         (&["nonsense"], "unrecognized subcommand"),
     ] {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use rescind::{Options, Reason, Revocation, Store, Subject};
 
+use super::clocks::{Shifted, YEAR};
 use super::rescind;
 
 const GUIDE: &str = include_str!("../../src/manual/command_line.md");
@@ -46,7 +47,8 @@ fn transcripts() -> Vec<(String, String)> {
 fn the_transcripts_of_the_guide_are_what_it_prints() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("revocations");
-    let options = Options::new().retain_labels(true).segment_bytes(64 * 1024).background(false);
+    let clock = Shifted::default();
+    let options = Options::new().clock(clock.clone()).retain_labels(true).segment_bytes(64 * 1024).background(false);
     let store = options.open(&directory).unwrap();
     for number in 0..301 {
         store.revoke(Revocation::of(Subject::token(format!("token-{number}")))).unwrap();
@@ -55,6 +57,12 @@ fn the_transcripts_of_the_guide_are_what_it_prints() {
     store.revoke(Revocation::of(Subject::user("bob").in_tenant("acme")).because(Reason::Offboarding)).unwrap();
     // As it does by itself, once a second.
     store.maintain();
+    // Its clock is set back for a while, and then ahead.
+    for (shift, user) in [(-600, "carol"), (YEAR, "dave")] {
+        clock.shift(shift);
+        store.revoke(Revocation::of(Subject::user(user).in_tenant("acme")).because(Reason::Offboarding)).unwrap();
+    }
+    clock.shift(0);
     let mut service: Option<Store> = Some(store);
     let (mut compared, mut is_damaged) = (0, false);
     for (command, shown) in transcripts() {

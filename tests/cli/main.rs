@@ -7,6 +7,7 @@
     reason = "a failed test panics"
 )]
 
+mod clocks;
 mod commands;
 mod damaged;
 mod guide;

@@ -940,7 +940,7 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "stamps_are_not_told",
         file: "src/store/replica.rs",
-        right: "stamps.standing(clock.wall(), STAMPS_MAX)",
+        right: "stamps.standing(shared.passed(), STAMPS_MAX)",
         wrong: "_ = (stamps, clock); Default::default()",
         caught_by: ("causality", "cluster::stamps_that_a_peer"),
     },

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::arguments::{Input, KindArgument, Subjects};
-use crate::output::{Failure, Out, duration, number};
+use crate::output::{Failure, Out, duration, number, roughly};
 use crate::progress::Watched;
 
 /// The files that tell which key a store has, and how far its log went.
@@ -231,12 +231,12 @@ fn say_time(out: &mut Out, directory: &Path, stats: &Stats) -> Result<(), Failur
     if stats.time_in_doubt {
         out.line(format_args!(
             "time       in doubt: the clock is {} behind what the store has seen. Set it right",
-            duration(stats.clock_behind)
+            roughly(stats.clock_behind)
         ))?;
     }
     if stats.pending_epochs > 0 {
         out.line(format_args!(
-            "pending    {} subjects, denied outright until the clock is right and the service, or `rescind settle {}`, settles it",
+            "pending    {}, denied outright until the clock is right and the service, or `rescind settle {}`, settles it",
             number(stats.pending_epochs as u64),
             directory.display()
         ))?;
@@ -343,7 +343,7 @@ fn advise(out: &mut Out, directory: &Path, subject: &Subject, found: &Explanatio
             Effect::Reauthenticate { epoch } | Effect::Reissue { epoch } => epoch,
             _ => Timestamp::MIN,
         };
-        let beyond = duration(beyond);
+        let beyond = roughly(beyond);
         if epoch > now() {
             let argument = argument(subject);
             out.line(format_args!(

@@ -234,6 +234,11 @@ pub(crate) fn duration(duration: Duration) -> String {
     humantime::format_duration(if duration < Duration::from_secs(1) { duration } else { whole }).to_string()
 }
 
+/// A difference between clocks for people: its two largest parts.
+pub(crate) fn roughly(difference: Duration) -> String {
+    duration(difference).split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
 /// A number, with a comma before every three digits.
 pub(crate) fn number(number: impl Into<u64>) -> String {
     let digits = number.into().to_string();

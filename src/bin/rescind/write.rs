@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::{Epoch, Input, Subjects, Why};
-use crate::output::{Failure, Out, chain, duration, number};
+use crate::output::{Failure, Out, chain, number, roughly};
 
 /// The store, held until it is closed. Its limits stay those that its service has recorded.
 fn open(directory: &Path, key: Option<Key>, retain_names: bool, audit: Option<&Path>) -> Result<Store, Failure> {
@@ -198,7 +198,7 @@ pub(crate) fn settle(
             (_, pending) => out.line(format_args!(
                 "nothing was settled, and {} wait: the clock is {} behind what the store has seen. Set it right, and try again",
                 number(pending as u64),
-                duration(stats.clock_behind)
+                roughly(stats.clock_behind)
             ))?,
         }
     }
@@ -305,7 +305,7 @@ fn close(out: &mut Out, store: &Store, done: &str, told: Told) -> Result<Answer,
             out.line(format_args!(
                 "the clock is {} ahead of what the boot clock bears out. If it is right, all is well; if it is ahead, new logins are \
                  denied until then: set it right, and run `rescind restate`",
-                duration(beyond)
+                roughly(beyond)
             ))?;
         }
     }
