@@ -69,6 +69,7 @@ fn a_record_says_what_is_known_and_nothing_else() {
     full.target.issuer = Some("https://idp.example".into());
     full.effect = Some("denied".into());
     full.epoch = Some(timestamp(UNIX_EPOCH));
+    full.requires = Some(rescind::Claim::AuthTime);
     full.until = Some(timestamp(UNIX_EPOCH));
     full.note = Some("left".into());
     full.sessions_affected = Some(3);
@@ -82,7 +83,8 @@ fn a_record_says_what_is_known_and_nothing_else() {
             "actor": {"id": "ci", "type": "service", "session": "cd34", "ip": "192.0.2.1"},
             "initiating_entity": "policy", "action": "disable",
             "target": {"kind": "token", "digest": "ab12", "label": "alice", "issuer": "https://idp.example"},
-            "effect": "denied", "epoch": "1970-01-01T00:00:00.000Z", "until": "1970-01-01T00:00:00.000Z",
+            "effect": "denied", "epoch": "1970-01-01T00:00:00.000Z",
+            "requires": ["auth_time", "session_start", "iat"], "until": "1970-01-01T00:00:00.000Z",
             "reason": "admin", "note": "left", "sessions_affected": 3, "channel": "mcp",
             "outcome": {"status": "failed", "error": "disk full"}, "connectors": ["okta"],
         })

@@ -13,7 +13,12 @@ use tonic::{Code, Request, Status};
 use super::process::Service;
 use super::text_codec::TextCodec;
 
-async fn call(channel: &Channel, path: &'static str, text: &str, token: Option<&str>) -> Result<String, Status> {
+pub(crate) async fn call(
+    channel: &Channel,
+    path: &'static str,
+    text: &str,
+    token: Option<&str>,
+) -> Result<String, Status> {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.unwrap();
     let mut request = Request::new(text.to_owned());
@@ -23,7 +28,7 @@ async fn call(channel: &Channel, path: &'static str, text: &str, token: Option<&
     Ok(client.unary(request, PathAndQuery::from_static(path), TextCodec).await?.into_inner())
 }
 
-fn metadata<'a>(status: &'a Status, name: &str) -> Option<&'a str> {
+pub(crate) fn metadata<'a>(status: &'a Status, name: &str) -> Option<&'a str> {
     status.metadata().get(name).map(|value| value.to_str().unwrap())
 }
 
@@ -125,7 +130,7 @@ async fn the_tower_layer_before_a_tonic_service() {
 
 /// Gives back what it is given.
 #[derive(Clone)]
-struct Echo;
+pub(crate) struct Echo;
 
 impl tonic::server::NamedService for Echo {
     const NAME: &'static str = "test.Echo";

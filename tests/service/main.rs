@@ -10,6 +10,7 @@
     reason = "a failed test panics; these live in real time"
 )]
 
+mod causes;
 mod grpc;
 mod http;
 mod process;
