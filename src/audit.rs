@@ -199,7 +199,7 @@ macro_rules! names {
 
 /// What was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Action {
     /// Refuse credentials issued so far.

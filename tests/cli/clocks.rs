@@ -81,15 +81,17 @@ fn inspect_shows_the_limits_of_the_service() {
     store.close().unwrap();
     let shown = place.run(&["inspect"], &[]).out;
     assert!(shown.contains("limits     leeway 30s, grace 10m, maximum age 12h\n"), "{shown}");
-    assert!(shown.contains(&format!("tenant #{digest}: maximum age 15m\n")) && !shown.contains("floor"), "{shown}");
+    assert!(shown.contains("           tenant acme: maximum age 15m\n") && !shown.contains("floor"), "{shown}");
     let json = limits(&place);
     assert_eq!((&json["leeway_secs"], &json["kept_beyond_secs"]), (&30.0.into(), &600.0.into()));
     assert_eq!((&json["max_age_secs"], &json["replica"]), (&43200.0.into(), &false.into()));
-    assert_eq!(json["tenants"], serde_json::json!([{ "digest": digest, "max_age_secs": 900.0 }]));
+    assert_eq!(json["tenants"], serde_json::json!([{ "name": "acme", "digest": digest, "max_age_secs": 900.0 }]));
     assert_eq!(json["set"], serde_json::json!([]), "a floor that moves on with the clock is none that was left");
     // A longer age leaves a floor.
     let store = limited(24 * 3600);
     store.replicate(Replication::answering_when_stale("c", NodeId::named("one"))).unwrap();
+    // On disk once this is.
+    store.revoke(Revocation::of(Subject::token("t"))).unwrap();
     let shown = place.run(&["inspect"], &[]).out;
     let floor = "floor      everyone: from before ";
     assert!(shown.contains("maximum age 1day; a replica\n") && shown.contains(floor), "{shown}");
@@ -133,7 +135,11 @@ fn age_that_is_set_denies_what_is_older_until_it_is_cleared() {
     let again = place.run(&["clear-max-age"], &["tenant:acme"]);
     assert_eq!((again.code, again.out.as_str()), (1, "nothing was cleared: there was nothing to do\n"));
     let done = rescind(["audit", "tail", trail]).out;
-    assert!(done.contains("set_age tenant acme by ops") && done.contains("clear_age tenant"), "{done}");
+    assert!(
+        done.contains("set_age   tenant acme by ops for administrative: durable\n")
+            && done.contains("clear_age tenant #"),
+        "{done}"
+    );
 
     let json = place.run(&["set-max-age", "--json"], &["12h", "everyone"]).json();
     assert_eq!((&json["asked"], &json["changed"]), (&1.into(), &1.into()));
@@ -171,7 +177,7 @@ fn epoch_that_waits_for_its_time_is_shown_and_settled() {
     let settled = place.run(&["settle"], &["--audit", trail]);
     assert_eq!((settled.code, settled.out.as_str()), (0, "settled 1\n"), "{}", settled.err);
     assert_eq!(facts()[0]["effect"], "reauthenticate");
-    assert!(rescind(["audit", "tail", trail]).out.contains("settle  user alice"), "it is in the audit trail");
+    assert!(rescind(["audit", "tail", trail]).out.contains("settle    user alice"), "it is in the audit trail");
     let again = place.run(&["settle"], &[]);
     assert_eq!((again.code, again.out.as_str()), (1, "nothing was settled: no epoch waits for its time\n"));
     clock.shift(2);

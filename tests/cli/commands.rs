@@ -389,7 +389,7 @@ fn an_audit_trail_gets_what_is_done_and_is_checked_and_followed() {
     );
     let tail = rescind(["audit", "tail", trail, "-n", "1"]);
     assert!(
-        tail.out.contains("revoke  user carol by tester for offboarding: durable (left\u{fffd}[31m the company)"),
+        tail.out.contains("revoke    user carol by tester for offboarding: durable (left\u{fffd}[31m the company)"),
         "{}",
         tail.out
     );
@@ -404,9 +404,9 @@ fn an_audit_trail_gets_what_is_done_and_is_checked_and_followed() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.next().unwrap().contains("revoke  user carol"));
+    assert!(lines.next().unwrap().contains("revoke    user carol"));
     place.run(&["lift"], &["user:bob", "--audit", trail]);
-    assert!(lines.next().unwrap().contains("lift    user"));
+    assert!(lines.next().unwrap().contains("lift      user"));
     follower.kill().unwrap();
     follower.wait().unwrap();
 

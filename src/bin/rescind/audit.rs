@@ -139,13 +139,15 @@ fn show(out: &mut Out, line: &str) -> Result<(), Failure> {
     let target =
         text("/target/label").map_or_else(|| format!("#{}", text("/target/digest").unwrap_or("?")), str::to_owned);
     let mut told = format!(
-        "{}  {:<7} {} {target}",
+        "{}  {:<9} {} {target}",
         text("/time").unwrap_or("?"),
         text("/action").unwrap_or("?"),
         text("/target/kind").unwrap_or("?"),
     );
+    let is_tenant = text("/target/kind") == Some("tenant");
     for (word, pointer) in [("in", "/tenant"), ("by", "/actor/id"), ("for", "/reason")] {
-        if let Some(value) = text(pointer) {
+        // A tenant is in no other.
+        if let Some(value) = text(pointer).filter(|_| word != "in" || !is_tenant) {
             told.push_str(&format!(" {word} {value}"));
         }
     }

@@ -1,5 +1,6 @@
 //! Commands that look: inspect, list, explain, verify, salvage.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -50,6 +51,7 @@ pub(crate) fn inspect(out: &mut Out, directory: &Path, key: Option<Key>) -> Resu
         .collect();
     let recovery = &stats.recovery;
     let (limits, bounds) = (store.limits(), bounds(&store));
+    let names = tenant_names(&store);
     let is_json = out.json(|| {
         json!({
             "directory": directory.display().to_string(),
@@ -64,7 +66,7 @@ pub(crate) fn inspect(out: &mut Out, directory: &Path, key: Option<Key>) -> Resu
             "log": { "batches": recovery.log_batches, "records": recovery.log_records, "torn_tail_bytes": recovery.torn_tail_bytes },
             "damaged_snapshots": recovery.damaged_snapshots,
             "time": time_json(&stats),
-            "limits": limits_json(&limits, &bounds),
+            "limits": limits_json(&limits, &names, &bounds),
             "files": files.iter().map(|(name, bytes)| json!({ "name": name, "bytes": bytes })).collect::<Vec<_>>(),
         })
     })?;
@@ -105,7 +107,7 @@ pub(crate) fn inspect(out: &mut Out, directory: &Path, key: Option<Key>) -> Resu
     for name in &recovery.damaged_snapshots {
         out.line(format_args!("damaged    {name}, the snapshot before it is used: see `rescind verify`"))?;
     }
-    say_limits(out, &limits, &bounds)?;
+    say_limits(out, &limits, &names, &bounds)?;
     say_time(out, directory, &stats)?;
     out.line("")?;
     let rows: Vec<[String; 2]> = files.into_iter().map(|(name, bytes)| [name, number(bytes)]).collect();
@@ -152,6 +154,14 @@ fn bounds(store: &Store) -> Vec<Bound> {
     bounds
 }
 
+/// The names of tenants that the store retains, by their digests.
+type Names = HashMap<[u8; 16], String>;
+
+fn tenant_names(store: &Store) -> Names {
+    let tenants = store.list().into_iter().filter(|found| found.subject.kind == Kind::Tenant);
+    tenants.filter_map(|found| Some((*found.digest.as_bytes(), found.label?))).collect()
+}
+
 /// What this machine's clock shows.
 #[expect(clippy::disallowed_methods, reason = "a person means this machine's now")]
 fn now() -> Timestamp {
@@ -167,7 +177,7 @@ fn time_json(stats: &Stats) -> Value {
     })
 }
 
-fn limits_json(limits: &StoreLimits, bounds: &[Bound]) -> Value {
+fn limits_json(limits: &StoreLimits, names: &Names, bounds: &[Bound]) -> Value {
     let bound = |Bound { found, age, floor }: &Bound| {
         json!({
             "kind": found.subject.kind.as_str(),
@@ -185,7 +195,7 @@ fn limits_json(limits: &StoreLimits, bounds: &[Bound]) -> Value {
         "kept_beyond_secs": limits.kept_beyond.as_secs_f64(),
         "max_age_secs": limits.max_credential_age.map(|age| age.as_secs_f64()),
         "tenants": of_tenants
-            .map(|(tenant, age)| json!({ "digest": tenant.to_string(), "max_age_secs": age.as_secs_f64() }))
+            .map(|(tenant, age)| json!({ "name": names.get(tenant.as_bytes()), "digest": tenant.to_string(), "max_age_secs": age.as_secs_f64() }))
             .collect::<Vec<_>>(),
         "expired": limits.expired.map(|expired| expired.to_string()),
         "replica": limits.is_replica,
@@ -194,7 +204,7 @@ fn limits_json(limits: &StoreLimits, bounds: &[Bound]) -> Value {
 }
 
 /// Says which limits the service was started with, and which were set since.
-fn say_limits(out: &mut Out, limits: &StoreLimits, bounds: &[Bound]) -> Result<(), Failure> {
+fn say_limits(out: &mut Out, limits: &StoreLimits, names: &Names, bounds: &[Bound]) -> Result<(), Failure> {
     let age = limits
         .max_credential_age
         .map_or_else(|| "no maximum age".to_owned(), |age| format!("maximum age {}", duration(age)));
@@ -202,7 +212,8 @@ fn say_limits(out: &mut Out, limits: &StoreLimits, bounds: &[Bound]) -> Result<(
     let replica = if limits.is_replica { "; a replica" } else { "" };
     out.line(format_args!("limits     leeway {leeway}, grace {kept}, {age}{replica}"))?;
     for (tenant, age) in &limits.tenant_max_credential_ages {
-        out.line(format_args!("           tenant #{tenant}: maximum age {}", duration(*age)))?;
+        let name = names.get(tenant.as_bytes()).cloned().unwrap_or_else(|| format!("#{tenant}"));
+        out.line(format_args!("           tenant {name}: maximum age {}", duration(*age)))?;
     }
     if let Some(expired) = limits.expired {
         out.line(format_args!(
@@ -400,8 +411,9 @@ fn effect(fact: &Fact) -> String {
         Effect::Reissue { epoch } => ("needs a fresh token".to_owned(), Some(epoch)),
         other => (other.to_string(), None),
     };
-    let since = fact.since.to_string();
-    let epoch = epoch.map(|epoch| epoch.to_string()).filter(|epoch| *epoch != since);
+    // An epoch of now is a moment later than the decision.
+    let is_later = |epoch: &Timestamp| epoch.as_nanos().abs_diff(fact.since.as_nanos()) >= 1_000_000_000;
+    let epoch = epoch.filter(is_later);
     let mut text = what + &epoch.map_or_else(String::new, |epoch| format!(", if from before {epoch}"));
     if fact.issuer.is_some() {
         text.push_str(", of an issuer that is ahead");
