@@ -189,6 +189,19 @@ fn it_is_a_future() {
 }
 
 #[test]
+fn a_token_that_is_revoked_is_told_and_not_found_out() {
+    let (store, _) = store();
+    let begun = Instant::now();
+    for n in 0..8 {
+        let token = format!("jti-{n}");
+        let watch = store.watch(&connection().token(&*token)).unwrap();
+        store.revoke(Revocation::of(Subject::token(&*token))).unwrap();
+        assert!(matches!(told(&watch), Verdict::Revoked(_)));
+    }
+    assert!(begun.elapsed() < SOON / 2, "it was found out, and not told");
+}
+
+#[test]
 fn of_very_many_each_is_told_soon_and_whoever_has_gone_is_forgotten() {
     const COUNT: usize = 20_000;
     let (store, _) = store();

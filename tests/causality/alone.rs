@@ -343,19 +343,22 @@ fn stamp_that_was_given_out_is_bound_by_whatever_the_credential_may_name() {
         Subject::everyone().at_issuer("https://id.example"),
         Subject::tenant("acme").at_issuer("https://id.example"),
         Subject::user("alice").in_tenant("acme"),
+        Subject::user("alice"),
     ] {
-        let world = World::at(at(0).saturating_add(millis(100)));
-        world.store.revoke(revocation()).unwrap();
-        let asked = rescind::Credential::new().user("alice");
-        let stamp = world.store.admissible_from(&asked);
-        assert_eq!(stamp, at(1));
-        let login = alice(stamp).tenant("acme").client("app").groups(&["staff"]).device("phone");
-        assert!(is_clear(&world.store, &login));
-        // Nobody else is concerned: whoever logs in is let in with the same second.
-        world.store.revoke(Revocation::of(Subject::user("bob"))).unwrap();
-        assert_eq!(world.store.admissible_from(&rescind::Credential::new().user("bob")), at(1));
-        world.store.revoke(Revocation::of(revoked.clone())).unwrap();
-        assert!(is_revoked(&world.store, &login), "{revoked:?}");
+        for is_presented in [true, false] {
+            let world = World::at(at(0).saturating_add(millis(100)));
+            world.store.revoke(revocation()).unwrap();
+            let asked = rescind::Credential::new().user("alice");
+            let stamp = world.store.admissible_from(&asked);
+            assert_eq!(stamp, at(1));
+            let login = alice(stamp).tenant("acme").client("app").groups(&["staff"]).device("phone");
+            assert!(!is_presented || is_clear(&world.store, &login));
+            // Nobody else is concerned: whoever logs in is let in with the same second.
+            world.store.revoke(Revocation::of(Subject::user("bob"))).unwrap();
+            assert_eq!(world.store.admissible_from(&rescind::Credential::new().user("bob")), at(1));
+            world.store.revoke(Revocation::of(revoked.clone())).unwrap();
+            assert!(is_revoked(&world.store, &login), "{revoked:?}, presented before: {is_presented}");
+        }
     }
 }
 
@@ -437,4 +440,20 @@ fn epoch_that_is_given_its_time_leaves_those_of_other_lives() {
         assert!(is_revoked(store, &mine(0)), "it was never spared by the first");
         assert!(is_clear(store, &mine(1)) && is_revoked(store, &alice(at(1))));
     });
+}
+
+/// The disk fails: the revocation is in memory all the same, with its time.
+#[test]
+fn epoch_that_cannot_be_logged_binds_as_if_it_was() {
+    for revoke in [revocation, || revocation().reissue()] {
+        let world = World::at(at(0));
+        let old = alice(at(0));
+        assert!(is_clear(&world.store, &old));
+        world.disk.fail_at(world.disk.operations() + 1, std::io::ErrorKind::StorageFull, true);
+        let result = world.store.revoke(revoke());
+        assert!(matches!(result, Err(WriteError::NotDurable(_))), "{result:?}");
+        world.clock.advance(secs(1));
+        assert!(is_revoked(&world.store, &old) && is_clear(&world.store, &alice(at(1))));
+        world.disk.clear_faults();
+    }
 }

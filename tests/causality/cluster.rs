@@ -331,19 +331,26 @@ fn issuer_that_is_ahead_as_far_as_the_laxest_replica_admits_is_revoked_up_to_tha
 /// Two that revoke in the same instant: whoever has seen one of the revocations takes back that one.
 #[test]
 fn revocations_of_two_replicas_in_one_instant_are_two() {
-    let group = Group::of(&[0, 0, 0]);
-    group.pass(secs(3));
-    let mine = alice(at(3)).session("mine");
-    group.isolate(0, true);
-    group.store(0).revoke(revocation().sparing_session("mine")).unwrap();
-    group.store(1).revoke(revocation().sparing_session("theirs")).unwrap();
-    group.deliver();
-    assert!(is_clear(group.store(0), &mine));
-    assert!(group.store(0).lift(Subject::user("alice")).unwrap().is_changed());
-    group.isolate(0, false);
-    group.pass(secs(5));
-    for place in 0..3 {
-        assert!(is_revoked(group.store(place), &mine), "at {place}");
-        assert!(is_clear(group.store(place), &alice(at(3)).session("theirs")), "at {place}");
+    // The names of their lives have one order or the other.
+    for (seen, unseen) in [(0, 1), (1, 0)] {
+        let group = Group::of(&[0, 0, 0]);
+        group.pass(secs(3));
+        let old = |session| alice(at(3)).session(session);
+        group.isolate(unseen, true);
+        group.store(seen).revoke(revocation().sparing_session("mine")).unwrap();
+        group.store(unseen).revoke(revocation().sparing_session("theirs")).unwrap();
+        group.deliver();
+        group.isolate(unseen, false);
+        group.isolate(2, true);
+        group.pass(secs(3));
+        assert!(is_revoked(group.store(seen), &old("mine")) && is_revoked(group.store(unseen), &old("theirs")));
+        assert!(is_clear(group.store(2), &old("mine")));
+        assert!(group.store(2).lift(Subject::user("alice")).unwrap().is_changed());
+        group.isolate(2, false);
+        group.pass(secs(5));
+        for place in 0..3 {
+            assert!(is_revoked(group.store(place), &old("mine")), "{unseen}, at {place}");
+            assert!(is_clear(group.store(place), &old("theirs")), "{unseen}, at {place}");
+        }
     }
 }

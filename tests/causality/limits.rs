@@ -91,6 +91,8 @@ fn shorter_of_two_concurrent_ages_binds_until_one_is_set_anew() {
     group.store(1).set_max_credential_age(Subject::tenant("acme"), secs(10_000)).unwrap();
     group.pass(secs(3));
     assert!((0..2).all(|place| is_revoked(group.store(place), &login(-1000))));
+    group.pass(secs(60));
+    assert!((0..2).all(|place| is_revoked(group.store(place), &login(-840))), "it is too old by now");
     group.store(0).set_max_credential_age(Subject::tenant("acme"), secs(20_000)).unwrap();
     group.pass(secs(3));
     assert!((0..2).all(|place| is_revoked(group.store(place), &login(-1000)),), "what was dead stays dead");

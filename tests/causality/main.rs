@@ -22,11 +22,11 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(T0.checked_add_signed(secs).unwrap())
 }
 
-fn secs(secs: u64) -> Duration {
+const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-fn millis(millis: u64) -> Duration {
+const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 

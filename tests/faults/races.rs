@@ -2,13 +2,16 @@
 
 use std::cell::Cell;
 use std::io::ErrorKind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rescind::storage::MemoryStorage;
-use rescind::{Durability, ManualClock, SnapshotError, Timestamp, WriteError};
+use rescind::{
+    Credential, Durability, ManualClock, Pending, Revocation, SnapshotError, Store, Subject, Timestamp, Verdict,
+    WriteError,
+};
 
 use crate::hooked::{Hooked, HookedClock, stop};
 use crate::image::token;
@@ -159,4 +162,35 @@ fn a_spare_segment_is_not_replaced_while_it_is_put_to_use() {
     assert_eq!(made, None, "the next one was made in its place");
     assert!(is_denied(&open(&disk.crash_image(0)).unwrap(), "rotates"));
     assert!(disk.files().contains_key("spare.tmp"));
+}
+
+/// The check has found nothing when the revocation begins, and notes that the credential is from beyond the clock once the
+/// revocation has seen to that: it is to look again, and not to let in what outlives the revocation.
+#[test]
+fn check_that_meets_a_revocation_on_its_way_to_the_disk_looks_again() {
+    let (sync, sync_hook) = stop();
+    let revoking: Arc<Mutex<Option<Store>>> = Arc::default();
+    let pending: Arc<Mutex<Option<Pending>>> = Arc::default();
+    let clock_hook = {
+        let (revoking, pending) = (Arc::clone(&revoking), Arc::clone(&pending));
+        move || {
+            let store = revoking.lock().unwrap().take();
+            if let Some(store) = store {
+                let submitted = store.submit(Revocation::of(Subject::user("alice"))).unwrap();
+                *pending.lock().unwrap() = Some(submitted);
+            }
+        }
+    };
+    let clock = HookedClock(ManualClock::at(Timestamp::from_secs(START_SECS)), Arc::new(clock_hook));
+    let disk = Hooked::new(&MemoryStorage::new()).before_sync(sync_hook);
+    let store = options().clock(clock).open_on(Arc::new(disk)).unwrap();
+    let old = Credential::new().user("alice").issued_at_secs(START_SECS + 1).auth_time_secs(START_SECS + 1);
+    sync.arm();
+    *revoking.lock().unwrap() = Some(store.clone());
+    let verdict = store.check(&old);
+    sync.wait();
+    sync.release();
+    pending.lock().unwrap().take().unwrap().wait().unwrap();
+    assert!(verdict != Verdict::Clear || matches!(store.check(&old), Verdict::Revoked(_)));
+    assert!(matches!(verdict, Verdict::Revoked(_)), "{verdict}");
 }

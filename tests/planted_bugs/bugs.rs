@@ -61,7 +61,7 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/store/committer.rs",
         right: "!commit.settle.is_empty()",
         wrong: "result.is_ok()",
-        caught_by: ("faults", "errors::an_error_at_any_operation"),
+        caught_by: ("causality", "alone::epoch_that_cannot_be_logged"),
     },
     Bug {
         name: "deny_after_the_writers_lock",
@@ -361,7 +361,7 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/model/entry.rs",
         right: "self.until = self.until.max(other.until);",
         wrong: "self.until = self.until.min(other.until);",
-        caught_by: ("lib", "entry_laws::joining"),
+        caught_by: ("properties", "a_denial_is_kept_until"),
     },
     Bug {
         name: "the_mark_that_comes_last_stays",
@@ -382,7 +382,7 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/model/marks.rs",
         right: "known.undone = known.undone.max(record.undone);",
         wrong: "",
-        caught_by: ("lib", "entry_laws::joining"),
+        caught_by: ("lib", "undo_covers"),
     },
     Bug {
         name: "what_is_pending_denies_nobody",
@@ -624,7 +624,7 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/store/write.rs",
         right: "self.watchers.notify();",
         wrong: "",
-        caught_by: ("watch", "of_very_many"),
+        caught_by: ("watch", "a_token_that_is_revoked"),
     },
     Bug {
         name: "who_watches_is_not_told_by_peers",
@@ -659,7 +659,7 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/replication/protocol/mod.rs",
         right: "is_equal && !known.is_partial",
         wrong: "is_equal",
-        caught_by: ("replication", "who_has_refused"),
+        caught_by: ("replication", "replica_that_has_refused"),
     },
     Bug {
         name: "lost_pages_are_waited_for",
@@ -794,7 +794,7 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/store/belief.rs",
         right: "time.hear(EARLIEST);",
         wrong: "",
-        caught_by: ("causality", "alone::new_store_at_1970"),
+        caught_by: ("lib", "claims_within_the_skew"),
     },
     Bug {
         name: "what_peers_have_shown_is_not_believed",
@@ -836,14 +836,14 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/store/write.rs",
         right: "time = shared.believed_time();",
         wrong: "",
-        caught_by: ("causality", "concurrent::whatever"),
+        caught_by: ("causality", "concurrent::check_at_any_reading"),
     },
     Bug {
         name: "nothing_is_denied_before_the_time_is_read",
         file: "src/store/write.rs",
         right: "commit.held = effects.iter().flatten().filter_map(|effect| effect.hold(&shared.denylist)).collect();",
         wrong: "",
-        caught_by: ("causality", "concurrent::whatever"),
+        caught_by: ("causality", "concurrent::check_at_any_reading"),
     },
     Bug {
         name: "a_clock_in_doubt_gives_the_time",
@@ -877,7 +877,7 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "giving_the_time_lifts_what_else_stands",
         file: "src/store/write.rs",
         right: "Epochs::of(pending.flat_map(|mark| shared.timed(mark, time, stamp, boot)).collect())",
-        wrong: "let mut settled = Epochs::of(pending.flat_map(|mark| shared.timed(mark, time, { stamp }, boot)).collect());\n let others = epochs.iter().filter(|mark| !settles(mark)); others.filter_map(|mark| Epochs::one(mark.clone()).lifting()).for_each(|lifting| settled.join(lifting)); settled",
+        wrong: "let mut settled = Epochs::of(pending.flat_map(|mark| shared.timed(mark, time, Timestamp::from_nanos(stamp.as_nanos()), boot)).collect());\n let others = epochs.iter().filter(|mark| !settles(mark)); others.filter_map(|mark| Epochs::one(mark.clone()).lifting()).for_each(|lifting| settled.join(lifting)); settled",
         caught_by: ("causality", "alone::epoch_that_is_given_its_time"),
     },
     // Issuers that are ahead, and stamps.
@@ -910,11 +910,18 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: ("causality", "alone::issuer_that_is_ahead_within"),
     },
     Bug {
+        name: "a_check_does_not_look_again",
+        file: "src/store/check.rs",
+        right: "self.denial(presented).map_or(Verdict::Clear, Verdict::Revoked)",
+        wrong: "_ = presented; Verdict::Clear",
+        caught_by: ("faults", "races::check_that_meets"),
+    },
+    Bug {
         name: "what_is_given_out_is_not_noted",
         file: "src/store/check.rs",
         right: "stamp > wall",
         wrong: "false",
-        caught_by: ("causality", "alone::stamps_given_out"),
+        caught_by: ("causality", "alone::stamp_that_was_given_out"),
     },
     Bug {
         name: "what_is_given_out_binds_only_what_was_named",
@@ -940,9 +947,23 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "stamps_are_not_told",
         file: "src/store/replica.rs",
-        right: "stamps.standing(shared.passed(), STAMPS_MAX)",
-        wrong: "_ = (stamps, clock); Default::default()",
+        right: "shared.stamps.standing(shared.passed(), STAMPS_MAX)",
+        wrong: "_ = shared; Default::default()",
         caught_by: ("causality", "cluster::stamps_that_a_peer"),
+    },
+    Bug {
+        name: "a_jump_of_the_clock_passes_stamps",
+        file: "src/store/mod.rs",
+        right: "wall.min(now.wall)",
+        wrong: "_ = now; wall",
+        caught_by: ("causality", "cluster::replica_whose_clock_has_jumped"),
+    },
+    Bug {
+        name: "stamps_of_peers_a_year_ahead_are_believed",
+        file: "src/store/replica.rs",
+        right: "for (subject, stamp) in stamps.into_iter().filter(|(_, stamp)| *stamp <= latest) {\n            shared.stamps.note(subject, stamp);\n        }",
+        wrong: "stamps.into_iter().for_each(|(of, stamp)| shared.stamps.note(of, stamp));",
+        caught_by: ("replication", "what_a_peer_a_year_ahead"),
     },
     Bug {
         name: "stamps_of_peers_are_not_heard",
@@ -956,13 +977,6 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/store/replica.rs",
         right: "line.stamp <= latest",
         wrong: "_ = line; true",
-        caught_by: ("replication", "what_a_peer_a_year_ahead"),
-    },
-    Bug {
-        name: "stamps_of_peers_a_year_ahead_are_believed",
-        file: "src/store/replica.rs",
-        right: "stamps.into_iter().filter(|(_, stamp)| *stamp <= latest)",
-        wrong: "stamps.into_iter().filter(|_| true)",
         caught_by: ("replication", "what_a_peer_a_year_ahead"),
     },
     Bug {
@@ -1027,7 +1041,7 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/model/entry.rs",
         right: "self.floor = self.floor.max(other.floor);",
         wrong: "",
-        caught_by: ("causality", "limits::store_that_has_forgotten"),
+        caught_by: ("causality", "limits::age_that_is_set_at_one"),
     },
     Bug {
         name: "ages_are_not_taken_from_peers",
@@ -1065,10 +1079,10 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: ("causality", "limits::replica_with_a_longer_leeway"),
     },
     Bug {
-        name: "a_laxer_replica_waits_for_what_others_have_forgotten",
-        file: "src/replication/protocol/mod.rs",
-        right: "own.min(line).max(content.horizon()).max(horizon.min(own))",
-        wrong: "_ = horizon; own.min(line).max(content.horizon())",
+        name: "a_laxer_replica_counts_what_others_have_forgotten",
+        file: "src/store/replica.rs",
+        right: "shared.clock.wall().saturating_sub(shared.policy.leeway).max(shared.expired())",
+        wrong: "shared.clock.wall().saturating_sub(shared.policy.leeway)",
         caught_by: ("causality", "limits::replica_with_a_longer_leeway"),
     },
     Bug {
@@ -1091,7 +1105,7 @@ pub(crate) const BUGS: &[Bug] = &[
         file: "src/replication/origins.rs",
         right: "course.overlaps(beside)",
         wrong: "false",
-        caught_by: ("causality", "twins::replica_that_lacks"),
+        caught_by: ("lib", "lives_that_speak"),
     },
     Bug {
         name: "a_life_that_returns_does_not_count",

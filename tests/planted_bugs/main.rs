@@ -21,6 +21,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use bugs::{BUGS, Bug};
 
@@ -104,7 +105,7 @@ fn plant() -> PathBuf {
 /// Builds the tests of the copy, and gives the programs by name.
 fn build(copy: &Path, tests: &BTreeSet<&str>) -> BTreeMap<String, PathBuf> {
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(copy).args(["test", "--offline", "--no-run", "--message-format=json"]);
+    command.current_dir(copy).args(["test", "--offline", "--no-run", "--message-format=json-render-diagnostics"]);
     command.arg("--target-dir").arg(target()).args(tests.iter().flat_map(|test| match *test {
         "lib" => vec!["--lib"],
         test => vec!["--test", test],
@@ -128,8 +129,9 @@ fn build(copy: &Path, tests: &BTreeSet<&str>) -> BTreeMap<String, PathBuf> {
 /// Runs a harness, and tells whether it passed.
 fn passes(program: &Path, harness: &str, bug: &str) -> bool {
     let mut command = Command::new(program);
-    // So that properties find what they find soon, and a defect does not fill the screen.
-    command.arg(harness).env(SWITCH, bug).env("PROPTEST_CASES", "2000").env("RUST_BACKTRACE", "0");
+    // So that properties and simulators find what they find soon, and a defect does not fill the screen.
+    command.arg(harness).env(SWITCH, bug).env("PROPTEST_CASES", "2000").env("RESCIND_SEEDS", "24");
+    command.env("RUST_BACKTRACE", "0");
     let output = command.current_dir(root()).env_remove("RESCIND_SCALE").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(!text.contains("running 0 tests"), "there is no {harness}");
@@ -157,10 +159,13 @@ fn every_planted_bug_is_caught() {
                         println!("planted {bug} skipped=not_root");
                         continue;
                     }
+                    let begun = Instant::now();
                     let passed = passes(&programs[test], harness, bug);
+                    let took = begun.elapsed().as_millis();
                     let caught = if passed { "nobody".to_owned() } else { format!("{test}::{harness}") };
-                    if bug != "none" {
-                        println!("planted {bug} caught_by={caught}");
+                    match bug {
+                        "none" => println!("harness {test}::{harness} ms={took}"),
+                        _ => println!("planted {bug} caught_by={caught} ms={took}"),
                     }
                     if passed != (bug == "none") {
                         missed.lock().unwrap().push(format!("{bug} ({test}::{harness})"));
