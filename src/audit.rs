@@ -697,7 +697,7 @@ impl AuditSink for TracingSink {
             target.issuer = record.target.issuer,
             effect = record.effect,
             epoch = record.epoch,
-            requires = record.requires.map(|claim| claim.as_str()),
+            requires = record.requires.map(|claim| claim.any_of().iter().map(|claim| claim.as_str()).collect::<Vec<_>>().join(",")),
             until = record.until,
             reason = record.reason,
             note = record.note,

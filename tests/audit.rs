@@ -444,6 +444,7 @@ fn tracing_events_carry_the_fields_by_name() {
     record.actor = Some(Actor::user("root").from_ip([192, 0, 2, 1].into()));
     record.outcome = Outcome::Failed { error: "disk full".into() };
     record.connectors = vec!["a".into(), "b".into()];
+    record.requires = Some(rescind::Claim::AuthTime);
     tracing::subscriber::with_default(recorder.clone(), || TracingSink.record(&record).unwrap());
     let fields: std::collections::BTreeMap<_, _> = recorder.0.lock().unwrap().drain(..).collect();
     let expected = [
@@ -458,6 +459,7 @@ fn tracing_events_carry_the_fields_by_name() {
         ("message", "audit"),
         ("outcome", "\"failed\""),
         ("reason", "\"admin\""),
+        ("requires", "\"auth_time,session_start,iat\""),
         ("seq", "1"),
         ("target.digest", "\"ab12\""),
         ("target.kind", "\"token\""),

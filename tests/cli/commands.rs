@@ -352,6 +352,8 @@ fn list_and_explain_say_who_what_since_when_why_and_by_whom() {
         (&json[0]["denied"], &json[0]["facts"][0]["actor"], &json[1]["known"]),
         (&true.into(), &"hr-system".into(), &false.into())
     );
+    assert_eq!(json[0]["facts"][0]["requires"], serde_json::json!(["auth_time", "session_start", "iat"]));
+    assert!(known.out.contains("by hr-system), requires auth_time or session_start or iat\n"), "{}", known.out);
 }
 
 #[test]

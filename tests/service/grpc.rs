@@ -105,6 +105,7 @@ async fn the_tower_layer_before_a_tonic_service() {
         if let Some(user) = user {
             let mut claims = RegisteredClaims::default();
             claims.sub = user.strip_prefix("Bearer ").map(str::to_owned);
+            claims.iat = Some(1.0);
             request.extensions_mut().insert(Claims(claims));
         }
         Ok(request)
