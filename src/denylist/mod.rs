@@ -428,6 +428,18 @@ impl Denylist {
         counted.saturating_sub(self.read.held.load(Ordering::Relaxed))
     }
 
+    /// How many subjects have an entry, or are held and about to have one.
+    pub(crate) fn len_with_held(&self) -> usize {
+        // What is held gets its entry while the structure is locked: it is counted once.
+        let _structure = self.structure.lock();
+        self.len() + self.held.iter().filter(|slot| !self.wide.contains_key(slot.key())).count()
+    }
+
+    /// Whether a subject is held.
+    pub(crate) fn holds(&self, subject: Identity) -> bool {
+        self.held.contains_key(&subject)
+    }
+
     /// How many subjects of a kind have an entry.
     pub(crate) fn count_of(&self, kind: Kind) -> usize {
         let of_kind = self.counts.iter().skip(kind as usize * 4).take(4);

@@ -723,7 +723,7 @@ impl Engine {
         if shared.is_closed() {
             return Merged { incomplete: true, ..merged };
         }
-        let mut room = shared.capacity.saturating_sub(shared.denylist.len());
+        let mut room = shared.capacity.saturating_sub(shared.denylist.len_with_held());
         for mut item in items {
             if shared.bin(&item) < horizon {
                 continue;

@@ -143,15 +143,17 @@ impl Engine {
             if let Some(Effect { item, makes, known }) = &effect {
                 encode(item, &mut commit.payload)?;
                 makes_epochs |= makes.is_some();
-                if is_limited && known.is_none() {
+                if is_limited && known.is_none() && !shared.denylist.holds(prepared.subject) {
                     new.insert(prepared.subject);
                 }
             }
             effects.push(effect);
         }
-        let entries = shared.denylist.len();
-        if !new.is_empty() && entries.saturating_add(new.len()) > shared.capacity {
-            return Err(WriteError::CapacityExceeded { entries, capacity: shared.capacity });
+        if !new.is_empty() {
+            let entries = shared.denylist.len_with_held();
+            if entries.saturating_add(new.len()) > shared.capacity {
+                return Err(WriteError::CapacityExceeded { entries, capacity: shared.capacity });
+            }
         }
 
         // From here on it denies, whatever becomes of the disk, which is at work meanwhile. What makes an epoch denies
